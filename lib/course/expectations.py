@@ -1,0 +1,138 @@
+"""Expectation bands: for each claim, what several seeds measured, and whether this run agrees."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lib.course.files import write_json
+from lib.course.lessons import ROOT
+from lib.errors import CourseError
+
+BANDS = ROOT / "data" / "expectations.json"
+ABOUT = (
+    "For each claim of a lesson: what several seeds measured, per preset. `band` is the smallest and the "
+    "largest value, widened by the claim's margin. `command` re-measures it; do not edit numbers by hand."
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a lesson states at its call of `expect`."""
+
+    id: str
+    what: str
+    margin: float
+    digits: int
+    low: float | None = None
+    high: float | None = None
+
+    def band(self, values: list[float]) -> tuple[float, float]:
+        """Least and greatest value, widened by the margin, rounded outwards, kept inside what is possible."""
+        step = 10.0**self.digits
+        # The nudge keeps 0.97 from becoming 0.96 only because 0.97 * 100 is a hair under 97.
+        low = math.floor((min(values) - self.margin) * step + 1e-6) / step
+        high = math.ceil((max(values) + self.margin) * step - 1e-6) / step
+        if self.low is not None:
+            low = max(low, self.low)
+        if self.high is not None:
+            high = min(high, self.high)
+        return low, high
+
+
+def load(path: Path | None = None) -> dict[str, dict]:
+    """Claims by id. Raises CourseError for a damaged file; a missing one holds no claims."""
+    path = path or BANDS
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["claims"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CourseError(f"{path} is damaged; restore it with `git checkout -- {path.name}`") from None
+
+
+def verdict(claim: Claim, value: float, preset: str, device: str) -> str:
+    """One line a learner reads: the band, and whether the value is within."""
+    if preset == "smoke":
+        return f"{claim.what}: not checked under smoke"
+    measured = load().get(claim.id, {}).get("presets", {}).get(preset)
+    if measured is None:
+        return f"{claim.what}: no band for preset {preset} yet"
+    if measured["device"] != device:
+        return f"{claim.what}: no band for preset {preset} on {device} yet"
+    low, high = measured["band"]
+    d = claim.digits
+    within = low <= value <= high  # False for NaN
+    answer = "yes" if within else f"no, it is {value:z.{d}f}"
+    return f"{claim.what}: within {low:z.{d}f} to {high:z.{d}f}: {answer}"
+
+
+def record(claim: Claim, value: float, preset: str, device: str, machine: str) -> None:
+    """Append the exact value to the file named by COURSE_RECORD, if any; `course measure` reads it."""
+    path = os.environ.get("COURSE_RECORD")
+    if path:
+        line = {**asdict(claim), "value": value, "preset": preset, "device": device, "machine": machine}
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def recorded(path: Path) -> list[dict]:
+    """What one run of a lesson recorded; no file means no claim was reached."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def update(lesson: str, preset: str, runs: dict[int, Iterable[dict]], path: Path | None = None) -> list[dict]:
+    """Write the bands of one lesson and preset from what each seed's run recorded; returns the new entries.
+
+    Claims the lesson no longer makes are dropped. Raises CourseError if the seeds disagree on which claims
+    there are, or a value is not finite.
+    """
+    path = path or BANDS
+    claims = load(path)
+    by_seed = {seed: {line["id"]: line for line in lines} for seed, lines in runs.items()}
+    ids = list(next(iter(by_seed.values())))
+    for seed, lines in by_seed.items():
+        if set(lines) != set(ids):
+            odd = sorted(set(lines) ^ set(ids))
+            raise CourseError(f"seed {seed} made other claims than the first seed: {', '.join(odd)}")
+        for line in lines.values():
+            if not math.isfinite(line["value"]):
+                raise CourseError(f"{line['id']} is {line['value']} with seed {seed}; nothing written")
+    stale = [key for key, entry in claims.items() if entry["lesson"] == lesson and key not in ids]
+    for key in stale:
+        claims[key]["presets"].pop(preset, None)
+        if not claims[key]["presets"]:
+            del claims[key]
+    seeds = sorted(by_seed)
+    changed = []
+    for key in ids:
+        line = by_seed[seeds[0]][key]
+        claim = Claim(**{name: line[name] for name in Claim.__dataclass_fields__})
+        values = [by_seed[seed][key]["value"] for seed in seeds]
+        entry = claims.setdefault(key, {"presets": {}})
+        presets = entry["presets"] | {
+            preset: {
+                "device": line["device"],
+                "machine": line["machine"],
+                "seeds": seeds,
+                "values": [float(f"{value:.6g}") for value in values],
+                "mean": float(f"{sum(values) / len(values):.6g}"),
+                "band": list(claim.band(values)),
+                "command": f"course measure {lesson} --preset {preset} --seeds {','.join(map(str, seeds))}",
+            }
+        }
+        claims[key] = {
+            "lesson": lesson,
+            "what": claim.what,
+            "margin": claim.margin,
+            "digits": claim.digits,
+            "presets": dict(sorted(presets.items())),
+        }
+        changed.append({"id": key, **claims[key]})
+    write_json(path, {"about": ABOUT, "claims": dict(sorted(claims.items()))})
+    return changed
