@@ -1,0 +1,325 @@
+"""Turning a pile of random numbers into a model: batches in, loss down, nothing lost on the way.
+
+A run is a pure function of its TrainConfig, the starting weights and the text: batches are drawn from (seed, step),
+so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lib import corpus
+from lib.errors import CourseError
+from lib.transformer import Transformer
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+SCHEDULES = ("cosine", "wsd", "constant")
+OPTIMIZERS = ("adamw", "muon")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides how a run goes. Rates are per step, sizes in sequences or tokens."""
+
+    steps: int = 2000
+    batch_size: int = 12  # sequences in one forward pass
+    block_size: int = 64  # tokens in a sequence
+    accumulate: int = 1  # forward passes summed into one step
+    optimizer: str = "adamw"
+    lr: float = 1e-3
+    muon_lr: float = 0.02  # the matrices' rate under optimizer="muon"; the rest use AdamW at lr
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+    grad_clip: float = 1.0
+    schedule: str = "cosine"
+    warmup: int = 100
+    min_lr: float = 0.1  # as a share of the peak
+    cooldown: float = 0.4  # the share of steps that a wsd schedule spends going down
+    precision: str = "float32"
+    compile: bool = False
+    seed: int = 0
+    eval_every: int = 200
+    eval_batches: int = 20
+    checkpoint_every: int = 0  # 0: never
+
+    def __post_init__(self):
+        for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
+            if getattr(self, name) not in choices:
+                raise CourseError(f"unknown {name} {getattr(self, name)!r}; choose {', '.join(choices)}")
+        for name in ("steps", "batch_size", "block_size", "accumulate", "eval_every", "eval_batches"):
+            if getattr(self, name) < 1:
+                raise CourseError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass
+class History:
+    """What a run saw. train_loss has one entry a step; val_loss one for each of val_steps; losses in nats a token."""
+
+    train_loss: list[float] = field(default_factory=list)
+    val_steps: list[int] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        return len(self.train_loss)
+
+
+def schedule(step: int, config: TrainConfig) -> float:
+    """The learning rate at a step, as a share of its peak: warm up, then come down.
+
+    cosine: half a cosine wave to min_lr (Loshchilov and Hutter 2017). wsd: hold, then straight down over the last
+    `cooldown` of the steps (Hu et al. 2024). constant: hold.
+    """
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)  # 0 … 1
+    if config.schedule == "cosine":
+        fall = 0.5 * (1 - math.cos(math.pi * done))
+    elif config.schedule == "wsd":
+        fall = max(0.0, (done - 1 + config.cooldown) / config.cooldown)
+    else:
+        fall = 0.0
+    return 1 - (1 - config.min_lr) * fall
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal: every direction of a matrix moves by the same amount (Jordan 2024).
+
+    For the hidden matrices only. Matrices of one shape are stacked and orthogonalised together, in float32 on a CPU
+    and bfloat16 on a GPU, by five steps of a Newton–Schulz iteration.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float = 0.02, momentum: float = 0.95, weight_decay=0.0):
+        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
+
+    @staticmethod
+    def orthogonalise(g: Tensor) -> Tensor:
+        """The nearest matrices with all singular values near 1: (n, R, C) → (n, R, C)."""
+        x = g.bfloat16() if g.is_cuda else g  # (n, R, C)
+        if tall := x.size(-2) > x.size(-1):
+            x = x.mT
+        x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+        for _ in range(5):
+            gram = x @ x.mT  # (n, R, R)
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x  # odd polynomial of the singular values
+        return (x.mT if tall else x).to(g.dtype)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            shapes: dict[torch.Size, list[nn.Parameter]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault(p.shape, []).append(p)
+            for shape, parameters in shapes.items():
+                updates = []
+                for p in parameters:
+                    state = self.state[p]
+                    if not state:
+                        state["momentum"] = torch.zeros_like(p)  # (R, C)
+                    momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                    updates.append(p.grad.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
+                orthogonal = self.orthogonalise(torch.stack(updates))  # (n, R, C)
+                scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
+                for p, update in zip(parameters, orthogonal, strict=True):
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest. Vectors are never decayed."""
+    matrices, tables, vectors = [], [], []
+    for name, p in model.named_parameters():
+        (vectors if p.ndim < 2 else matrices if name.startswith("blocks.") else tables).append(p)
+    muon = config.optimizer == "muon"
+    groups = [
+        dict(params=tables if muon else matrices + tables, weight_decay=config.weight_decay),
+        dict(params=vectors, weight_decay=0.0),
+    ]
+    groups = [g for g in groups if g["params"]]
+    optimizers = [torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)]
+    if muon:
+        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak"] = group["lr"]
+    return optimizers
+
+
+def next_token_loss(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Mean cross-entropy in nats: how surprised the model is by the token that really comes next. x, y (B, T)."""
+    logits = model(x)  # (B, T, V)
+    return F.cross_entropy(logits.flatten(0, 1).float(), y.flatten())  # ()
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, tokens: Tensor, batch_size: int, block_size: int, batches: int = 20) -> float:
+    """Mean loss on evenly spaced windows of held-out tokens (N,): the same windows at every call."""
+    device = next(model.parameters()).device
+    room = tokens.numel() - block_size - 1
+    if room < 0:
+        raise CourseError(
+            f"the held-out text has {tokens.numel()} tokens, fewer than a block of {block_size} and one more; "
+            f"use a longer text or a smaller block_size"
+        )
+    starts = torch.linspace(0, room, batches * batch_size, dtype=torch.float64).long()  # (n,)
+    windows = tokens[starts[:, None] + torch.arange(block_size + 1)]  # (n, T + 1)
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    for window in windows.split(batch_size):
+        window = window.to(device)
+        total += next_token_loss(model, window[:, :-1], window[:, 1:]).item() * len(window)
+    model.train(was_training)
+    return total / len(windows)
+
+
+def save_checkpoint(path: Path, model: Transformer, optimizers, config: TrainConfig, history: History) -> None:
+    """Everything a run needs to go on, in one safetensors file that appears whole or not at all."""
+    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
+    names = {p: name for name, p in model.named_parameters()}
+    for i, optimizer in enumerate(optimizers):
+        for p, state in optimizer.state.items():
+            tensors |= {f"optimizer/{i}/{key}/{names[p]}": value for key, value in state.items()}
+    tensors["rng"] = torch.get_rng_state()  # dropout draws from it
+    about = dict(
+        version=1,
+        model=model.config.to_dict(),
+        train=dataclasses.asdict(config),
+        history=dataclasses.asdict(history),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half = path.with_suffix(".part")
+        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, half, metadata={"about": json.dumps(about)})
+        half.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise CourseError(f"cannot write the checkpoint {path} ({error}); free some space or choose another folder") from None
+
+
+def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainConfig) -> History:
+    """Put model, optimizers and random state back as they were; returns the history so far.
+
+    Raises CourseError if the file is damaged or belongs to another model or run.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["about"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CourseError(f"{path} is not a whole checkpoint ({error}); delete it to start anew") from None
+    if about.get("version") != 1:
+        raise CourseError(f"{path} has checkpoint version {about.get('version')}, this code reads 1; delete it or update")
+    ours = json.loads(json.dumps(dict(model=model.config.to_dict(), train=dataclasses.asdict(config))))
+    free = {"eval_every", "eval_batches", "checkpoint_every", "compile"}  # these do not change the trajectory
+    for part, fields in ours.items():
+        for name, value in fields.items():
+            if name not in free and about[part].get(name) != value:
+                raise CourseError(
+                    f"{path} was made with {name}={about[part].get(name)}, this run has {name}={value}; "
+                    f"match it, or delete the checkpoint to start anew"
+                )
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, p in parameters.items():
+            p.copy_(tensors[f"model/{name}"])
+    for key, value in tensors.items():
+        if key.startswith("optimizer/"):
+            _, i, slot, name = key.split("/", 3)
+            p = parameters[name]
+            optimizers[int(i)].state[p][slot] = value if value.ndim == 0 else value.to(p.device)
+    torch.set_rng_state(tensors["rng"])
+    return History(**about["history"])
+
+
+def _no_progress(steps: Iterable[int], label: str) -> Iterable[int]:
+    return steps
+
+
+def train(
+    model: Transformer,
+    train_tokens: Tensor,
+    val_tokens: Tensor | None,
+    config: TrainConfig,
+    on_eval: Callable[[int, History], None] | None = None,
+    folder: str | Path | None = None,
+    progress: Callable[[Iterable[int], str], Iterable[int]] = _no_progress,
+) -> History:
+    """Train in place on a long run of tokens (N,); returns what the run saw.
+
+    on_eval(step, history) is called after each evaluation on val_tokens, the one before the first step included.
+    folder: where to keep checkpoint.safetensors; if one is there the run goes on from it.
+    progress: wraps the steps in a progress bar.
+    Raises CourseError if the text is shorter than a block or the model's block is.
+    """
+    if config.block_size > model.config.block_size:
+        raise CourseError(f"block_size={config.block_size} is longer than the model's {model.config.block_size}")
+    device = next(model.parameters()).device
+    optimizers = make_optimizers(model, config)
+    path = None if folder is None else Path(folder) / "checkpoint.safetensors"
+    history = History()
+    if path is not None and path.exists():
+        history = load_checkpoint(path, model, optimizers, config)
+    run = torch.compile(model) if config.compile else model
+    half = PRECISIONS[config.precision] is not torch.float32
+    cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
+
+    def look(step: int) -> None:
+        if val_tokens is not None and (not history.val_steps or history.val_steps[-1] < step):
+            history.val_steps.append(step)
+            with cast:
+                history.val_loss.append(
+                    evaluate(model, val_tokens, config.batch_size, config.block_size, config.eval_batches)
+                )
+            if on_eval is not None:
+                on_eval(step, history)
+
+    model.train()
+    look(history.step)
+    before, started = history.seconds, time.perf_counter()
+    losses: list[Tensor] = []  # left on the device until someone looks, so that the GPU need not wait
+    for step in progress(range(history.step, config.steps), "training"):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * schedule(step, config)
+        loss = torch.zeros((), device=device)
+        for part in range(config.accumulate):
+            x, y = corpus.batches(
+                train_tokens, config.batch_size, config.block_size, config.seed, step * config.accumulate + part
+            )  # (B, T) each
+            with cast:
+                piece = next_token_loss(run, x.to(device), y.to(device)) / config.accumulate  # ()
+            piece.backward()
+            loss += piece.detach()
+        if config.grad_clip:
+            nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        losses.append(loss)
+        history.tokens += config.accumulate * config.batch_size * config.block_size
+        done = step + 1
+        looking = done % config.eval_every == 0 or done == config.steps
+        saving = path is not None and config.checkpoint_every and (done % config.checkpoint_every == 0 or done == config.steps)
+        if looking or saving:
+            history.train_loss += torch.stack(losses).tolist()
+            losses.clear()
+            history.seconds = before + time.perf_counter() - started
+        if looking:
+            look(done)
+        if saving:
+            save_checkpoint(path, model, optimizers, config, history)
+    model.eval()
+    return history

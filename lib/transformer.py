@@ -1,0 +1,244 @@
+"""The transformer: a residual stream that attention and an MLP take turns to write on.
+
+One configuration covers the GPT-2 family (LayerNorm, learned positions, plain MLP) and the Llama family (RMSNorm,
+rotary positions, gated MLP, grouped-query attention), and one Block serves language models and everything else.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.attention import Context, MultiHeadAttention, causal_mask
+from lib.embedding import LearnedPositions, TokenEmbedding, rotary_angles, sinusoidal
+from lib.errors import CourseError
+
+ACTIVATIONS = {
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "relu2": lambda x: F.relu(x).square(),
+}
+CHOICES = {
+    "norm": ("rms", "layer"),
+    "position": ("rotary", "learned", "sinusoidal", "none"),
+    "mlp": ("gated", "plain"),
+    "activation": tuple(ACTIVATIONS),
+}
+
+
+@dataclass
+class Config:
+    """Every size and switch of a Transformer. Left at None, a field follows from the others."""
+
+    vocab_size: int
+    block_size: int  # longest sequence, in tokens
+    n_layer: int
+    n_head: int
+    d_model: int
+    n_kv_head: int | None = None  # n_head: every query head has its own keys and values
+    head_dim: int | None = None  # d_model / n_head
+    d_ff: int | None = None  # 4 d_model, or 8/3 d_model for a gated MLP, which has three matrices, not two
+    norm: str = "rms"
+    position: str = "rotary"
+    mlp: str = "gated"
+    activation: str = "silu"
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    tie: bool = True  # the output head is the token embedding, transposed
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-5
+    sliding_window: int | None = None
+    dropout: float = 0.0
+    causal: bool = True
+
+    @classmethod
+    def gpt2(cls, **fields) -> "Config":
+        """The GPT-2 family's switches (Radford et al. 2019); any field can be overridden."""
+        switches = dict(norm="layer", position="learned", mlp="plain", activation="gelu_tanh")
+        return cls(**(switches | dict(qkv_bias=True, out_bias=True, mlp_bias=True) | fields))
+
+    @classmethod
+    def llama(cls, **fields) -> "Config":
+        """The Llama family's switches (Touvron et al. 2023), which are the defaults."""
+        return cls(**fields)
+
+    def __post_init__(self):
+        for field in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):
+            if getattr(self, field) < 1:
+                raise CourseError(f"{field} must be at least 1, not {getattr(self, field)}")
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise CourseError(f"unknown {field} {getattr(self, field)!r}; choose {', '.join(choices)}")
+        if self.n_kv_head is None:
+            self.n_kv_head = self.n_head
+        if self.n_kv_head < 1 or self.n_head % self.n_kv_head:
+            raise CourseError(f"n_head={self.n_head} is not a multiple of n_kv_head={self.n_kv_head}")
+        if self.head_dim is None:
+            if self.d_model % self.n_head:
+                raise CourseError(
+                    f"d_model={self.d_model} does not divide into n_head={self.n_head} heads; "
+                    f"change one of them or set head_dim"
+                )
+            self.head_dim = self.d_model // self.n_head
+        if self.d_ff is None:
+            self.d_ff = 8 * self.d_model // 3 if self.mlp == "gated" else 4 * self.d_model
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Centre, scale to unit variance, then stretch and shift (Ba et al. 2016). (…, D) → (…, D)."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__(width, eps=eps)
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit root mean square, then stretch: no centring, no shift (Zhang and Sennrich 2019)."""
+
+    def __init__(self, width: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))  # (D,)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, D) → (…, D)."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # (…, D)
+
+
+class MLP(nn.Module):
+    """Widen, bend, narrow again, each position on its own: W₂ f(W₁ x)."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.mlp_bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.mlp_bias)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        return self.down(self.activation(self.up(x)))  # (B, T, D) through (B, T, F)
+
+
+class GatedMLP(MLP):
+    """The same with a gate that decides how much of each feature passes: W₂ (f(W_g x) ⊙ W₁ x) (Shazeer 2020)."""
+
+    def __init__(self, config: Config):
+        super().__init__(config)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D)."""
+        return self.down(self.activation(self.gate(x)) * self.up(x))  # (B, T, D) through (B, T, F)
+
+
+class Block(nn.Module):
+    """Communicate, then compute: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    The x that passes straight through is the residual stream; each half reads a normed copy and adds to it.
+    """
+
+    def __init__(self, config: Config):
+        super().__init__()
+        norm = RMSNorm if config.norm == "rms" else LayerNorm
+        self.norm1 = norm(config.d_model, config.norm_eps)
+        self.attention = MultiHeadAttention(config)
+        self.norm2 = norm(config.d_model, config.norm_eps)
+        self.mlp = (GatedMLP if config.mlp == "gated" else MLP)(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x: Tensor, context: Context, cache=None, return_weights: bool = False):
+        """x (B, T, D) → (B, T, D), and the attention weights (B, H, T, S) if asked for."""
+        heard = self.attention(self.norm1(x), context, cache, return_weights)  # (B, T, D)
+        heard, weights = heard if return_weights else (heard, None)
+        x = x + self.dropout(heard)  # (B, T, D)
+        x = x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, D)
+        return (x, weights) if return_weights else x
+
+
+class Transformer(nn.Module):
+    """Tokens in, a score for every possible next token out."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.config = config
+        self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
+        if config.position == "learned":
+            self.positions = LearnedPositions(config.block_size, config.d_model)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = (RMSNorm if config.norm == "rms" else LayerNorm)(config.d_model, config.norm_eps)
+        self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tie:
+            self.head.weight = self.embedding.weight
+        self.apply(self._initialise)
+        for block in self.blocks:  # 2 n_layer writes add up on the residual stream: keep their sum at unit scale
+            for last in (block.attention.out, block.mlp.down):
+                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * config.n_layer))
+
+    @staticmethod
+    def _initialise(module: nn.Module) -> None:
+        """GPT-2's: normal with deviation 0.02, biases zero (Radford et al. 2019)."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+    def context(self, positions: Tensor, S: int) -> Context:
+        """The context of T tokens standing at `positions` (T,), the last T of S."""
+        config, T = self.config, positions.size(0)
+        rotary = None
+        if config.position == "rotary":
+            rotary = rotary_angles(positions, config.head_dim, config.rope_theta)  # (T, Dh/2) each
+        if not config.causal or T == 1 and (config.sliding_window or S) >= S:
+            return Context(rotary)  # everyone sees everyone: a lone newest token may look at all before it
+        if T == S and (config.sliding_window or S) >= S:
+            return Context(rotary, causal=True)
+        return Context(rotary, mask=causal_mask(T, S, config.sliding_window, positions.device))
+
+    def forward(self, tokens: Tensor, cache=None, return_attention: bool = False):
+        """tokens (B, T) → logits (B, T, V), and with return_attention a list of n_layer weights (B, H, T, S).
+
+        cache: keys and values of the tokens before these (lib.generation.KVCache), extended in passing.
+        Raises CourseError when the sequence outgrows block_size.
+        """
+        x, attention = self.hidden(tokens, cache, return_attention)
+        logits = self.head(x)  # (B, T, V)
+        return (logits, attention) if return_attention else logits
+
+    def hidden(self, tokens: Tensor, cache=None, return_attention: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """The residual stream after the last norm, (B, T, D), and the attention weights that were asked for."""
+        past = 0 if cache is None else cache.length
+        S = past + tokens.size(1)
+        if S > self.config.block_size:
+            raise CourseError(
+                f"{S} tokens are more than block_size={self.config.block_size}; shorten the input or train a longer block"
+            )
+        positions = torch.arange(past, S, device=tokens.device)  # (T,)
+        x = self.embedding(tokens)  # (B, T, D)
+        if self.config.position == "learned":
+            x = x + self.positions(positions)  # (B, T, D)
+        elif self.config.position == "sinusoidal":
+            x = x + sinusoidal(positions, self.config.d_model)  # (B, T, D)
+        x = self.dropout(x)  # (B, T, D)
+        context = self.context(positions, S)
+        attention = []
+        for i, block in enumerate(self.blocks):
+            layer = None if cache is None else cache.layers[i]
+            x = block(x, context, layer, return_attention)  # (B, T, D)
+            if return_attention:
+                x, weights = x
+                attention.append(weights)  # (B, H, T, S)
+        return self.norm(x), attention  # (B, T, D)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Trainable numbers, a tied matrix counted once."""
+    return sum(p.numel() for p in model.parameters())
