@@ -277,17 +277,18 @@ def train(
     cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
     def look(step: int) -> None:
-        if val_tokens is not None and (not history.val_steps or history.val_steps[-1] < step):
-            history.val_steps.append(step)
-            with cast:
-                history.val_loss.append(
-                    evaluate(model, val_tokens, config.batch_size, config.block_size, config.eval_batches)
-                )
-            if on_eval is not None:
-                on_eval(step, history)
+        if val_tokens is None:
+            return
+        history.val_steps.append(step)
+        with cast:
+            loss = evaluate(model, val_tokens, config.batch_size, config.block_size, config.eval_batches)
+        history.val_loss.append(loss)
+        if on_eval is not None:
+            on_eval(step, history)
 
     model.train()
-    look(history.step)
+    if history.step == 0:
+        look(0)
     before, started = history.seconds, time.perf_counter()
     losses: list[Tensor] = []  # left on the device until someone looks, so that the GPU need not wait
     for step in progress(range(history.step, config.steps), "training"):
