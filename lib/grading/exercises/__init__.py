@@ -1,0 +1,1 @@
+"""The exercises, one module per lesson: l02.EXERCISES is the list for lesson 02."""
