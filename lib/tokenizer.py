@@ -1,14 +1,14 @@
 """From text to numbers and back: one number per character, or byte-pair encoding.
 
-A model sees integers. `CharTokenizer` gives every character its own. `BPETokenizer` begins with the 256 bytes and
-learns, from a text, which two neighbours to glue into a new token, again and again: frequent words end up as one
-token, rare ones as a few, and nothing is ever out of vocabulary, because any text is bytes.
+A model sees integers. `CharTokenizer` gives every character its own. `BPETokenizer` begins with the 256 bytes
+and learns, from a text, which two neighbours to glue into a new token, again and again: frequent words end up
+as one token, rare ones as a few, and nothing is ever out of vocabulary, because any text is bytes.
 
 Both have `train`, `encode`, `decode` and `vocab_size`, and both give back exactly the text they were given.
 
-Sources: Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow and Birch 2016 (arXiv:1508.07909) for
-the use on words; Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2), section 2.2,
-for bytes and for the pattern that first cuts a text into words.
+Sources: Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow and Birch 2016 (arXiv:1508.07909)
+for the use on words; Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2),
+section 2.2, for bytes and for the pattern that first cuts a text into words.
 """
 
 import base64
@@ -26,8 +26,8 @@ import regex
 
 from lib.errors import CourseError
 
-# GPT-2's pattern (from its released encoder). No token ever crosses one of these cuts, so "dog", "dog." and "dog!"
-# share the token "dog". A space belongs to the word after it: " dog" is one piece.
+# GPT-2's pattern (from its released encoder). No token ever crosses one of these cuts, so "dog", "dog." and
+# "dog!" share the token "dog". A space belongs to the word after it: " dog" is one piece.
 WORD = regex.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d"  # the common English endings, lower case only
     r"| ?\p{L}+"  # letters of any script
@@ -84,8 +84,8 @@ class CharTokenizer:
 class BPETokenizer:
     """Byte-level byte-pair encoding, the same as GPT-2's.
 
-    `pairs[r]` holds the two ids that merge into the id 256 + r. An id is therefore also a merge's rank: a smaller id
-    was learned earlier and is applied earlier. Both parts of a merge are older than the merge itself.
+    `pairs[r]` holds the two ids that merge into the id 256 + r. An id is therefore also a merge's rank: a
+    smaller id was learned earlier and is applied earlier. Both parts of a merge are older than the merge.
     """
 
     def __init__(self, pairs: Iterable[tuple[int, int]] = ()):
@@ -109,16 +109,16 @@ class BPETokenizer:
     ) -> "BPETokenizer":
         """Learns `vocab_size - 256` merges from `text`; each time, the pair of neighbours seen most often.
 
-        Ties go to the pair with the smaller ids, so the result depends on nothing but the text, and is what the
-        `tokenizers` library learns. When every word has become one token there is no pair left: training stops
-        early and `vocab_size` of the result says how far it came. `progress(done, wanted)` is called after each
-        merge. An empty text, or a vocab_size below 256, is a CourseError.
+        Ties go to the pair with the smaller ids, so the result depends on nothing but the text, and is what
+        the `tokenizers` library learns. When every word has become one token there is no pair left: training
+        stops early and `vocab_size` of the result says how far it came. `progress(done, wanted)` is called
+        after each merge. An empty text, or a vocab_size below 256, is a CourseError.
         """
         _check_text(text)
         if vocab_size < 256:
             raise CourseError(f"vocab_size is {vocab_size}, but the bytes alone are 256; ask for 256 or more")
 
-        # Each different word once, with the number of times it occurs: a thousand copies of " the" cost as one.
+        # Each different word once, with how often it occurs: a thousand copies of " the" cost as much as one.
         occurrences = Counter(WORD.findall(text))
         repeats = list(occurrences.values())
         words = [list(word.encode().translate(BYTE_TO_ID)) for word in occurrences]
@@ -129,7 +129,7 @@ class BPETokenizer:
             for pair in pairwise(word):
                 counts[pair] += repeats[index]
                 holders[pair].add(index)
-        heap = [(-count, pair) for pair, count in counts.items()]  # most frequent first, then the smaller pair
+        heap = [(-count, pair) for pair, count in counts.items()]  # the most frequent first, then smaller ids
         heapify(heap)
 
         tokenizer = cls()
@@ -139,6 +139,7 @@ class BPETokenizer:
                 if counts[pair]:
                     heappush(heap, (-counts[pair], pair))
                 continue
+            # Always a new token, never one that two pairs spell: equal bytes are always cut in the same way.
             new = tokenizer.vocab_size
             tokenizer._add(pair)
             changes = defaultdict(int)
@@ -180,9 +181,9 @@ class BPETokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text again: `decode(encode(text)) == text` for every text.
 
-        `ids` is any sequence of numbers, a 1-d tensor included. A model may sample ids that stop halfway through a
-        character; such bytes come out as the replacement character U+FFFD. An id outside the vocabulary is a
-        CourseError.
+        `ids` is any sequence of numbers, a 1-d tensor included. A model may sample ids that stop halfway
+        through a character; such bytes come out as the replacement character U+FFFD. An id outside the
+        vocabulary is a CourseError.
         """
         return b"".join(_look_up(self._tokens, ids)).decode("utf-8", errors="replace")
 
@@ -190,12 +191,13 @@ class BPETokenizer:
         return self._merge(word.encode())
 
     def _merge(self, word: bytes) -> tuple[int, ...]:
-        """Applies the merges to one word, oldest merge first and from the left, in time linear in its length.
+        """Applies the merges to one word, the oldest first and each from the left: O(n log n) for n bytes.
 
-        A merge makes only pairs whose own merge is younger. So one sweep from the oldest merge to the youngest is
-        enough, and it visits only the merges that are present: `places` lists the positions where each may happen.
+        A merge makes only pairs whose own merge is younger. So one sweep from the oldest merge to the
+        youngest is enough, and it visits only the merges that are present: `places` lists where each may
+        happen. A plain loop that searches the word anew for each merge would take hours on a megabyte of "a".
         """
-        ids = [*word.translate(BYTE_TO_ID), GONE]  # the last entry is the wall at both ends: ids[-1] is it too
+        ids = [*word.translate(BYTE_TO_ID), GONE]  # one wall for both ends: the last entry is also ids[-1]
         before = list(range(-1, len(ids) - 1))  # position -> the position of the token on its left
         after = list(range(1, len(ids) + 1))  # … and on its right
         merged = self._merged
@@ -210,8 +212,8 @@ class BPETokenizer:
             left, right = self._pairs[new - 256]
             for place in places.pop(new):
                 end = after[place]
-                if ids[place] != left or ids[end] != right:  # an overlapping or older merge took one of the two
-                    continue
+                if ids[place] != left or ids[end] != right:
+                    continue  # another merge has taken one of the two
                 ids[place], ids[end] = new, GONE
                 beyond = after[place] = after[end]
                 before[beyond] = place
@@ -233,7 +235,9 @@ class BPETokenizer:
             temporary.write_text(json.dumps({"format": FORMAT, "merges": self._pairs}), encoding="utf-8")
             os.replace(temporary, path)
         except OSError as error:
-            raise CourseError(f"cannot write {path} ({error.strerror}); choose a folder you can write to") from None
+            raise CourseError(
+                f"cannot write {path} ({error.strerror}); choose a folder you can write to"
+            ) from None
         finally:
             with suppress(OSError):
                 temporary.unlink()
@@ -245,18 +249,18 @@ class BPETokenizer:
             saved = json.loads(_read(path))
         except (ValueError, RecursionError):
             saved = None
-        if not isinstance(saved, dict) or saved.get("format") != FORMAT or not _are_merges(saved.get("merges")):
-            raise CourseError(f"{path} is not a tokenizer of this course; give a file that BPETokenizer.save wrote")
-        return cls(map(tuple, saved["merges"]))
+        if isinstance(saved, dict) and saved.get("format") == FORMAT and _are_merges(saved.get("merges")):
+            return cls(map(tuple, saved["merges"]))
+        raise CourseError(f"{path} is not a tokenizer's file; give one that BPETokenizer.save wrote")
 
     @classmethod
     def from_tiktoken(cls, path: str | os.PathLike) -> "BPETokenizer":
-        """Reads a ranks file as tiktoken uses them: on each line a token in base64 and its rank, which is its id.
+        """Reads a ranks file as tiktoken uses them: on each line a token in base64 and its rank, its id.
 
-        The file says which tokens there are, not which two parts make each. Those we find by encoding every token
-        with the tokens older than it: what is left when nothing more merges must be its two parts. Nor does the file
-        say how the text was cut into words; this class always cuts as GPT-2 does. A file that is not such a list, or
-        that orders the bytes in another way than GPT-2, is a CourseError.
+        The file says which tokens there are, not which two parts make each. Those we find by encoding every
+        token with the tokens older than it: what is left when nothing more merges must be its two parts. Nor
+        does the file say how the text was cut into words; this class always cuts as GPT-2 does. A file that
+        is not such a list, or that orders the bytes in another way than GPT-2, is a CourseError.
         """
         wrong = f"{path} is not a ranks file in GPT-2's order"
         mend = "give an unchanged file such as gpt2.tiktoken"
@@ -285,7 +289,7 @@ class BPETokenizer:
 def gpt2() -> BPETokenizer:
     """GPT-2's own tokenizer: 50,256 tokens, from the packaged ranks file.
 
-    GPT-2 has one id more, 50256, for "<|endoftext|>". It is a control sign and not text, so it is not in here.
+    GPT-2 has one id more, 50256, for "<|endoftext|>". It is a control sign, not text, so it is not in here.
     """
     from lib import catalogue
 
@@ -309,10 +313,10 @@ class _Cache(dict):
 
 
 def _merge_in_word(word: list[int], pair: tuple[int, int], new: int) -> list[tuple[tuple[int, int], int]]:
-    """Replaces `pair` by `new` in the word, from the left. Returns what that did to the pairs around it: (pair, ±1).
+    """Replaces `pair` by `new` in the word, from the left. Returns each change around it: (pair, +1 or -1).
 
-    In "aaa" the pair (a, a) occurs twice but merges once; the second occurrence goes as the right neighbour of the
-    first, and (aa, a) comes in its place.
+    In "aaa" the pair (a, a) occurs twice but merges once; the second occurrence goes as the right neighbour
+    of the first, and (aa, a) comes in its place.
     """
     left, right = pair
     changes = []
@@ -335,8 +339,8 @@ def _check_unicode(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise CourseError(
-            f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair and not a "
-            "character; read the text as UTF-8"
+            f"character {error.start} of the text is {text[error.start]!r}, half of a surrogate pair and not "
+            "a character; read the text as UTF-8"
         ) from None
 
 
