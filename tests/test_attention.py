@@ -1,0 +1,105 @@
+"""Attention by what it must do: mix, obey its mask, look only back, and agree with torch's own kernel."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.attention import Context, MultiHeadAttention, attention, causal_mask, merge_heads, split_heads
+from lib.embedding import rotary_angles
+from lib.transformer import Config
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def qkv(rng, T=5, S=5, H=2, Dh=4):
+    return [torch.randn(3, H, length, Dh, generator=rng) for length in (T, S, S)]
+
+
+def test_equals_torchs_kernel_with_and_without_a_mask(rng):
+    q, k, v = qkv(rng, T=5, S=7)
+    for mask in (None, causal_mask(5, 7), torch.rand(3, 1, 5, 7, generator=rng) < 0.9):
+        want = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        torch.testing.assert_close(attention(q, k, v, mask), want)
+
+
+def test_weights_are_shares_and_masked_ones_are_zero(rng):
+    q, k, v = qkv(rng)
+    out, weights = attention(q, k, v, causal_mask(5), return_weights=True)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2, 5))
+    assert not weights.masked_select(~causal_mask(5)).any()
+    torch.testing.assert_close(out, weights @ v)
+
+
+def test_the_scale_keeps_scores_near_one(rng):
+    q, k = torch.randn(2, 1, 1, 2000, 256, generator=rng)
+    _, weights = attention(q, k, k, return_weights=True)
+    scores = weights.log() - weights.log().mean(-1, keepdim=True)
+    assert 0.9 < scores.std() < 1.1
+
+
+def test_causal_mask_by_hand():
+    assert causal_mask(3).tolist() == [[True, False, False], [True, True, False], [True, True, True]]
+    assert causal_mask(2, 4).tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert causal_mask(4, window=2).tolist() == [
+        [True, False, False, False],
+        [True, True, False, False],
+        [False, True, True, False],
+        [False, False, True, True],
+    ]
+
+
+def test_split_heads_keeps_neighbours_together_and_merge_undoes_it(rng):
+    x = torch.randn(2, 5, 12, generator=rng)
+    heads = split_heads(x, 3)
+    assert heads.shape == (2, 3, 5, 4)
+    assert torch.equal(heads[1, 2, 4], x[1, 4, 8:12])
+    assert torch.equal(merge_heads(heads), x)
+
+
+def layer(**fields):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=7, block_size=16, n_layer=1, n_head=4, d_model=16)
+    return MultiHeadAttention(Config.llama(**(sizes | fields))).eval()
+
+
+@pytest.mark.parametrize("n_kv_head", [1, 2, 4])
+@pytest.mark.parametrize("context", [Context(), Context(causal=True), Context(mask=causal_mask(6, window=2))])
+def test_written_out_and_fused_paths_agree(n_kv_head, context, rng):
+    x = torch.randn(2, 6, 16, generator=rng)
+    attend = layer(n_kv_head=n_kv_head)
+    out, weights = attend(x, context, return_weights=True)
+    torch.testing.assert_close(out, attend(x, context))
+    assert weights.shape == (2, 4, 6, 6)
+
+
+def test_no_peeking(rng):
+    x = torch.randn(1, 6, 16, generator=rng)
+    y = x.clone()
+    y[:, 4:] += 1
+    attend, context = layer(n_kv_head=2), Context(rotary_angles(torch.arange(6), 4), causal=True)
+    assert torch.equal(attend(x, context)[:, :4], attend(y, context)[:, :4])
+    assert not torch.equal(attend(x, context)[:, 4:], attend(y, context)[:, 4:])
+
+
+def test_without_positions_order_does_not_matter(rng):
+    x = torch.randn(1, 6, 16, generator=rng)
+    order = torch.randperm(6, generator=rng)
+    attend = layer()
+    torch.testing.assert_close(attend(x)[:, order], attend(x[:, order]))
+    rotary = Context(rotary_angles(torch.arange(6), 4))
+    assert not torch.allclose(attend(x, rotary)[:, order], attend(x[:, order], rotary), atol=1e-3)
+
+
+def test_grouped_heads_equal_many_heads_with_repeated_keys(rng):
+    x = torch.randn(2, 6, 16, generator=rng)
+    grouped, many = layer(n_kv_head=2), layer()
+    with torch.no_grad():
+        many.q.weight.copy_(grouped.q.weight)
+        many.out.weight.copy_(grouped.out.weight)
+        for name in ("k", "v"):
+            rows = getattr(grouped, name).weight.unflatten(0, (2, 4))  # (K, Dh, D)
+            getattr(many, name).weight.copy_(rows.repeat_interleave(2, dim=0).flatten(0, 1))
+    torch.testing.assert_close(grouped(x), many(x))
