@@ -43,10 +43,10 @@ def _mask_future(answer, rng):
     n = integer(rng, 5, 40)
     mask = _mask(answer, n)
     for t in range(n):
-        require(not mask[t, t + 1:].any(), "Some token sees the future: nothing right of the diagonal may be "
-                                           "True.")
-        require(mask[t, : t + 1].all(), "Some token misses part of its past: all up to the diagonal must be "
-                                        "True.")
+        require(not mask[t, t + 1:].any(),
+                "Some token sees the future: nothing right of the diagonal may be True.")
+        require(mask[t, : t + 1].all(),
+                "Some token misses part of its past: all up to the diagonal must be True.")
 
 
 CAUSAL_MASK = Exercise(
@@ -128,11 +128,12 @@ def _attention_order(answer, rng):
     q, k, v = normal(rng, S, Dh), normal(rng, S, Dh), normal(rng, S, Dh)
     p = torch.randperm(S, generator=rng)
     out = shape(answer(q, k, v), (S, Dh))
-    close(answer(q, k[p], v[p]), out, "Shuffling the keys together with their values changes the result. A "
-                                      "look-up must not depend on where in memory an item lies.", atol=1e-4)
-    close(answer(q[p], k, v), out[p], "Shuffling the queries does not just shuffle the results: one query's "
-                                      "result depends on another query. Is the softmax over the keys, the "
-                                      "last axis of the scores?", atol=1e-4)
+    close(answer(q, k[p], v[p]), out,
+          "Shuffling the keys together with their values changes the result. A look-up must not depend on "
+          "where in memory an item lies.", atol=1e-4)
+    close(answer(q[p], k, v), out[p],
+          "Shuffling the queries does not just shuffle the results: one query's result depends on another "
+          "query. Is the softmax over the keys, the last axis of the scores?", atol=1e-4)
 
 
 def _attention_mask(answer, rng):
@@ -153,19 +154,19 @@ def _attention_mask(answer, rng):
             "before it.")
     finite(got)
     constant = answer(q, k, torch.ones(S, Dh), mask)
-    close(constant, torch.ones(T, Dh), "All values are 1, so every weighted average is 1; yours is not. The "
-                                       "weights that are left must add to 1 in each row: hide scores before "
-                                       "the softmax.")
+    close(constant, torch.ones(T, Dh),
+          "All values are 1, so every weighted average is 1; yours is not. The weights that are left must "
+          "add to 1 in each row: hide scores before the softmax.")
     for t in range(T):
         hidden = ~mask[t][:, None]  # (S, 1)
         again = answer(q, k, torch.where(hidden, v + 5, v), mask)
-        close(again[t], got[t], "A hidden value still leaks into the result. A hidden score must be -inf, so "
-                                "that its weight is exactly 0; 0 or a smallish number is not "
-                                "enough.", atol=1e-4)
+        close(again[t], got[t],
+              "A hidden value still leaks into the result. A hidden score must be -inf, so that its weight "
+              "is exactly 0; 0 or a smallish number is not enough.", atol=1e-4)
         again = answer(q, torch.where(hidden, k + 5, k), v, mask)
-        close(again[t], got[t], "A hidden key still changes the result: hide its score with -inf before the "
-                                "softmax.",
-              atol=1e-4)
+        close(again[t], got[t],
+              "A hidden key still changes the result: hide its score with -inf before the "
+              "softmax.", atol=1e-4)
 
 
 def _attention_leading(answer, rng):
@@ -241,7 +242,7 @@ def attention(q, k, v, mask=None):
 
 
 def _attend(q, k, v, allowed=None):
-    """A plain attention over (..., T, Dh), causal unless told otherwise: the variants below are made of it."""
+    """Plain attention over (..., T, Dh), causal unless told otherwise: the variants below are made of it."""
     T = q.shape[-2]
     allowed = torch.ones(T, T, dtype=torch.bool).tril() if allowed is None else allowed
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., T, T)
@@ -294,7 +295,7 @@ def _centred_queries(q, k, v):
 
 
 def _tell(answer, attend):
-    """The learner's verdict on an implementation. Only ever handed a bare function called attend."""
+    """The learner's verdict on an implementation, which is handed over without its telling name."""
     return truth(answer(lambda q, k, v: attend(q, k, v)))
 
 
@@ -305,54 +306,57 @@ def _trusts(answer, attend, says):
 def _both_ways(answer, attend, says):
     """True for the leaking implementation, False for a correct one: a constant earns nothing."""
     require(_tell(answer, attend), says)
-    _trusts(answer, _attend, "It says True to a correct causal attention. Compare only the results at "
-                             "positions *before* the change: those after it are allowed to differ.")
+    _trusts(answer, _attend,
+            "It says True to a correct causal attention. Compare only the results at positions *before* the "
+            "change: those after it are allowed to differ.")
 
 
 def _peeking_correct(answer, rng):
     _both_ways(answer, _no_mask, "It says False to an attention with no mask at all.")
-    _trusts(answer, _window, "It says True to an attention that sees only the last three tokens. That one "
-                             "never looks ahead: judge what leaks from the future, not what the past should "
-                             "give.")
-    _trusts(answer, _past_average, "It says True to a plain average over the past. That never looks ahead: "
-                                   "judge what leaks from the future, not whether it equals your own "
-                                   "attention.")
+    _trusts(answer, _window,
+            "It says True to an attention that sees only the last three tokens. That one never looks ahead: "
+            "judge what leaks from the future, not what the past should give.")
+    _trusts(answer, _past_average,
+            "It says True to a plain average over the past. That never looks ahead: judge what leaks from "
+            "the future, not whether it equals your own attention.")
 
 
 def _peeking_rounding(answer, rng):
     _both_ways(answer, _no_mask, "It says False to an attention with no mask at all.")
-    _trusts(answer, _rounded, "It says True to a correct attention whose results wobble in the last bit. "
-                              "Floats are compared with a tolerance: torch.allclose, not == or torch.equal.")
+    _trusts(answer, _rounded,
+            "It says True to a correct attention whose results wobble in the last bit. Floats are compared "
+            "with a tolerance: torch.allclose, not == or torch.equal.")
 
 
 def _peeking_step(answer, rng):
-    _both_ways(answer, _one_ahead, "It misses a mask that is off by one: each token sees one step ahead. The "
-                                   "result just *before* the first changed token must stay the same; do you "
-                                   "look at it?")
+    _both_ways(answer, _one_ahead,
+               "It misses a mask that is off by one: each token sees one step ahead. The result just "
+               "*before* the first changed token must stay the same; do you look at it?")
     _both_ways(answer, _transposed, "It misses a transposed mask, with which tokens see only the future.")
 
 
 def _peeking_values(answer, rng):
-    _both_ways(answer, _zero_score, "It misses a mask that sets hidden scores to 0 instead of -inf: hidden "
-                                    "*values* still get weight. Does your test change the values of future "
-                                    "tokens?")
+    _both_ways(answer, _zero_score,
+               "It misses a mask that sets hidden scores to 0 instead of -inf: hidden *values* still get "
+               "weight. Does your test change the values of future tokens?")
 
 
 def _peeking_keys(answer, rng):
-    _both_ways(answer, _after_softmax, "It misses a mask applied after the softmax: hidden *keys* still "
-                                       "count in the sum that each row is divided by. Does your test change "
-                                       "the keys of future tokens?")
+    _both_ways(answer, _after_softmax,
+               "It misses a mask applied after the softmax: hidden *keys* still count in the sum that each "
+               "row is divided by. Does your test change the keys of future tokens?")
 
 
 def _peeking_queries(answer, rng):
-    _both_ways(answer, _centred_queries, "It misses an attention that first subtracts the mean query over "
-                                         "all positions. Does your test change the *queries* of future "
-                                         "tokens?")
+    _both_ways(answer, _centred_queries,
+               "It misses an attention that first subtracts the mean query over all positions. Does your "
+               "test change the *queries* of future tokens?")
 
 
 def _peeking_long(answer, rng):
-    _both_ways(answer, _only_short, "It misses a mask that is dropped for sequences longer than 8. Does your "
-                                    "test try a longer one?")
+    _both_ways(answer, _only_short,
+               "It misses a mask that is dropped for sequences longer than 8. Does your test try a longer "
+               "one?")
 
 
 CATCHES_PEEKING = Exercise(
@@ -363,9 +367,9 @@ CATCHES_PEEKING = Exercise(
     minutes=15,
     prompt="""
 Somebody hands you `attend`, said to be a causal self-attention: `attend(q, k, v)` takes three tensors of
-shape (..., T, Dh) and returns (..., T, Dh). Write `catches_peeking(attend)`: it returns **True if the function
-looks into the future**, False if it does not. You cannot read its code; you can only call it, as often as you
-like.
+shape (..., T, Dh) and returns (..., T, Dh). Write `catches_peeking(attend)`: it returns **True if the
+function looks into the future**, False if it does not. You cannot read its code; you can only call it, as often
+as you like.
 
 We hand your test several correct functions (not all of them attention as you would write it) and several with
 a bug that people really make. The bugs hide: some leak only through the keys, the values or the queries, some
