@@ -107,7 +107,9 @@ class MultiHeadAttention(nn.Module):
             out, weights = attention(q, k, v, mask, return_weights=True)
             return self.out(merge_heads(out)), weights
         out = F.scaled_dot_product_attention(  # the same arithmetic, without keeping (T, S) in memory
-            q, k, v,
+            q,
+            k,
+            v,
             attn_mask=context.mask,
             is_causal=context.causal,
             dropout_p=self.dropout if self.training else 0.0,

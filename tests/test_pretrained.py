@@ -19,21 +19,36 @@ GPT2 = dict(vocab_size=97, n_positions=64)
 CASES = {
     "gpt2": ("GPT2", GPT2 | dict(n_layer=2, n_head=4, n_embd=32)),
     "gpt2-one-head": ("GPT2", GPT2 | dict(n_layer=1, n_head=1, n_embd=24)),
-    "gpt2-wide-mlp": ("GPT2", GPT2 | dict(n_layer=3, n_head=2, n_embd=64, n_inner=100, activation_function="relu")),
+    "gpt2-wide-mlp": (
+        "GPT2",
+        GPT2 | dict(n_layer=3, n_head=2, n_embd=64, n_inner=100, activation_function="relu"),
+    ),
     "gpt2-untied": ("GPT2", GPT2 | dict(n_layer=2, n_head=4, n_embd=32, tie_word_embeddings=False)),
     "llama-mha": ("Llama", LLAMA | dict(num_attention_heads=4, num_key_value_heads=4)),
     "llama-gqa": ("Llama", LLAMA | dict(num_attention_heads=8, num_key_value_heads=2)),
-    "llama-mqa": ("Llama", LLAMA | dict(num_attention_heads=4, num_key_value_heads=1, tie_word_embeddings=True)),
+    "llama-mqa": (
+        "Llama",
+        LLAMA | dict(num_attention_heads=4, num_key_value_heads=1, tie_word_embeddings=True),
+    ),
     "llama-head-dim": ("Llama", LLAMA | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16)),
     "llama-biases": ("Llama", LLAMA | dict(num_attention_heads=4, attention_bias=True, mlp_bias=True)),
     "llama-theta": (
         "Llama",
         LLAMA | dict(num_attention_heads=4, rope_parameters=dict(rope_type="default", rope_theta=5e5)),
     ),
-    "mistral": ("Mistral", LLAMA | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=None)),
-    "mistral-window": ("Mistral", LLAMA | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=7)),
+    "mistral": (
+        "Mistral",
+        LLAMA | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=None),
+    ),
+    "mistral-window": (
+        "Mistral",
+        LLAMA | dict(num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=7),
+    ),
     "qwen2": ("Qwen2", LLAMA | dict(num_attention_heads=4, num_key_value_heads=2)),
-    "qwen2-tied": ("Qwen2", LLAMA | dict(num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True)),
+    "qwen2-tied": (
+        "Qwen2",
+        LLAMA | dict(num_attention_heads=2, num_key_value_heads=2, tie_word_embeddings=True),
+    ),
     "qwen2-window": (
         "Qwen2",
         LLAMA
@@ -47,7 +62,10 @@ def hugging_face(case: str):
     family, fields = CASES[case]
     torch.manual_seed(1)
     config = getattr(transformers, f"{family}Config")(**fields)
-    model = getattr(transformers, f"{family}{'LMHead' if family == 'GPT2' else 'ForCausal'}{'Model' if family == 'GPT2' else 'LM'}")
+    model = getattr(
+        transformers,
+        f"{family}{'LMHead' if family == 'GPT2' else 'ForCausal'}{'Model' if family == 'GPT2' else 'LM'}",
+    )
     theirs = model(config).eval()
     for parameter in theirs.parameters():  # biases and norms start at 0 and 1, where mistakes hide
         parameter.data += 0.3 * torch.randn_like(parameter)
@@ -137,7 +155,13 @@ def small(**fields):
 
 @pytest.mark.parametrize(
     "fields",
-    [dict(norm="layer"), dict(mlp="plain"), dict(mlp_bias=True, sliding_window=4), dict(causal=False), dict(activation="relu2")],
+    [
+        dict(norm="layer"),
+        dict(mlp="plain"),
+        dict(mlp_bias=True, sliding_window=4),
+        dict(causal=False),
+        dict(activation="relu2"),
+    ],
 )
 def test_a_model_of_no_known_family_is_not_saved(fields, tmp_path):
     with pytest.raises(CourseError):

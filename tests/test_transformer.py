@@ -87,9 +87,7 @@ def test_norms_by_hand():
     [
         (Config.gpt2(vocab_size=50257, block_size=1024, n_layer=12, n_head=12, d_model=768), 124_439_808),
         (
-            Config.llama(
-                vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_kv_head=3, d_model=576, d_ff=1536
-            ),
+            Config.llama(vocab_size=49152, block_size=8192, n_layer=30, n_head=9, n_kv_head=3, d_model=576, d_ff=1536),
             134_515_008,
         ),
     ],
