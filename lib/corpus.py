@@ -66,7 +66,7 @@ FAMOUS = (
     "tempest",
     "twelfth_night",
 )
-# Of shakespeare() and shakespeare(FAMOUS) in UTF-8: every measured loss in the course is a loss on these bytes.
+# Of shakespeare() and shakespeare(FAMOUS): every loss measured in the course is a loss on these bytes.
 SHA256 = "c1e9b9f6d16120a8288c75a7396db14eaa68452ad3bf0857b7c59113d8a72558"
 FAMOUS_SHA256 = "088d6c76aeb829370ad441ec6c7318ac6f9c260f06b4a2a2b47ad18a837106c1"
 
@@ -74,7 +74,7 @@ FAMOUS_SHA256 = "088d6c76aeb829370ad441ec6c7318ac6f9c260f06b4a2a2b47ad18a837106c
 def read_text(path: str | Path) -> str:
     """A UTF-8 text file, with newlines as "\\n" and without a byte order mark.
 
-    Raises CourseError for a file that is missing, empty, or not UTF-8 (naming the byte where it stops being so).
+    Raises CourseError for a file that is missing, empty, or not UTF-8 (with the byte where it stops being so).
     """
     path = Path(path)
     try:
@@ -85,7 +85,7 @@ def read_text(path: str | Path) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise CourseError(
-            f"{path} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start:,}; save it as UTF-8 first"
+            f"{path} is not UTF-8: byte {data[error.start]:#04x} at offset {error.start}; save it as UTF-8 first"
         ) from None
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
@@ -94,11 +94,11 @@ def read_text(path: str | Path) -> str:
 
 
 def shakespeare(plays: Sequence[str] = PLAYS) -> str:
-    """Plays by Shakespeare in modern spelling, joined in the order given: all 37 (4.8 MB), or FAMOUS (1.1 MB).
+    """Shakespeare's plays in modern spelling, joined in the order given: all 37 (4.8 MB) or FAMOUS (1.1 MB).
 
-    The words, the speakers' lines ("HAMLET.") and the stage directions ("[Exit.]") are as Project Gutenberg has
-    them; its own notices are not in the package. Taken away: the author's line, spaces at the ends of lines,
-    all but one of several blank lines. All ASCII.
+    The words, the speakers' lines ("HAMLET.") and the stage directions ("[Exit.]") are as Project Gutenberg
+    has them; its notices are not in the package. Taken away: the author's line, spaces at the ends of lines,
+    all but one of several blank lines. Two blank lines part two plays. All ASCII.
     Raises CourseError for an unknown play, or before `course data` was run.
     """
     texts = []
@@ -113,9 +113,9 @@ def shakespeare(plays: Sequence[str] = PLAYS) -> str:
 
 
 def split(text: Text, held_out: float = 0.1) -> tuple[Text, Text]:
-    """(training part, held-out part) of a string, list or tensor: the last `held_out` of it is never trained on.
+    """(training part, held-out part) of a string, list or tensor: the last `held_out` of it is kept unseen.
 
-    The end is cut off in one piece: neighbouring lines are too alike for a random choice of them to be unseen.
+    The end is cut off in one piece: neighbouring lines are too alike for a random choice to count as unseen.
     """
     if not 0 < held_out < 1:
         raise CourseError(f"held_out is {held_out}; it must lie between 0 and 1, for example 0.1")
@@ -130,12 +130,12 @@ def batches(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The batch of step `step`: inputs x and targets y, both (B, T) int64, on the device of `tokens` (N,).
 
-    y is x one token later: y[b, t] is what follows x[b, :t + 1]. Blocks start anywhere, drawn from (seed, step)
-    alone: training that stopped at step 500 goes on with batch 501 and no state to restore.
+    y is x one token later: y[b, t] is what follows x[b, :t + 1]. Blocks start anywhere, drawn from seed and
+    step alone: training that stopped after step 500 goes on with step 501 and no state to restore.
     Raises CourseError if the tokens do not fill one block and its last target.
     """
     if tokens.ndim != 1:
-        raise CourseError(f"batches need a row of tokens, not shape {tuple(tokens.shape)}; flatten them first")
+        raise CourseError(f"batches need a row of tokens, not shape {list(tokens.shape)}; flatten it first")
     n = len(tokens)
     if n <= block_size:
         raise CourseError(
