@@ -35,7 +35,7 @@ class Wrong(Exception):
 
 
 class NotAttempted(Exception):
-    """The answer is still the stub: it raised NotImplementedError."""
+    """The answer is still the stub: it raised NotImplementedError with no text."""
 
 
 class AnswerError(Exception):
@@ -63,7 +63,7 @@ class Exercise:
 
     id: lesson and short name, "02.causal_mask". points: the sum over the properties. minutes: a newcomer's.
     stub: the source of the answer cell, which defines `name` (a function or a class; by default the id's
-    second part) and raises NotImplementedError. hints: three, from a nudge to nearly the answer.
+    second part) and raises a bare NotImplementedError. hints: three, from a nudge to nearly the answer.
     """
 
     id: str
@@ -105,7 +105,7 @@ class Exercise:
         if not defines(self.stub, self.name):
             self._reject(f"the stub must define {self.name}")
         if not unsolved(self.stub):
-            self._reject("the stub must raise NotImplementedError")
+            self._reject("the stub must raise a bare NotImplementedError")
 
     def _reject(self, why):
         raise CourseError(f"exercise {self.id}: {why}")
@@ -125,13 +125,13 @@ def defines(source, name):
 
 
 def unsolved(source):
-    """Whether an answer's source still raises NotImplementedError somewhere."""
+    """Whether an answer's source still raises a bare NotImplementedError somewhere."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):
         return False
     raised = [node.exc for node in nodes if isinstance(node, ast.Raise)]
-    raised = [exc.func if isinstance(exc, ast.Call) else exc for exc in raised]
+    raised = [exc.func if isinstance(exc, ast.Call) and not exc.args else exc for exc in raised]
     return any(isinstance(exc, ast.Name) and exc.id == "NotImplementedError" for exc in raised)
 
 

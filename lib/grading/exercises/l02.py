@@ -368,8 +368,8 @@ CATCHES_PEEKING = Exercise(
     prompt="""
 Somebody hands you `attend`, said to be a causal self-attention: `attend(q, k, v)` takes three tensors of
 shape (..., T, Dh) and returns (..., T, Dh). Write `catches_peeking(attend)`: it returns **True if the
-function looks into the future**, False if it does not. You cannot read its code; you can only call it, as often
-as you like.
+function looks into the future**, False if it does not. You cannot read its code; you can only call it, as
+often as you like.
 
 We hand your test several correct functions (not all of them attention as you would write it) and several with
 a bug that people really make. The bugs hide: some leak only through the keys, the values or the queries, some
