@@ -195,7 +195,7 @@ class BPETokenizer:
 
         A merge makes only pairs whose own merge is younger. So one sweep from the oldest merge to the
         youngest is enough, and it visits only the merges that are present: `places` lists where each may
-        happen. A plain loop that searches the word anew for each merge would take hours on a megabyte of "a".
+        happen. (To search the word anew for each merge would be quadratic: hopeless on a megabyte of "a".)
         """
         ids = [*word.translate(BYTE_TO_ID), GONE]  # one wall for both ends: the last entry is also ids[-1]
         before = list(range(-1, len(ids) - 1))  # position -> the position of the token on its left
@@ -293,7 +293,7 @@ def gpt2() -> BPETokenizer:
     """
     from lib import catalogue
 
-    return BPETokenizer.from_tiktoken(catalogue.path("gpt2-bpe"))
+    return BPETokenizer.from_tiktoken(catalogue.path("openai-whisper", "gpt2.tiktoken"))
 
 
 class _Cache(dict):
