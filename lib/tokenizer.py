@@ -104,9 +104,7 @@ class BPETokenizer:
         self._tokens[new] = self._tokens[left] + self._tokens[right]
 
     @classmethod
-    def train(
-        cls, text: str, vocab_size: int, progress: Callable[[int, int], None] | None = None
-    ) -> "BPETokenizer":
+    def train(cls, text: str, vocab_size: int, progress: Callable[[int, int], None] | None = None) -> "BPETokenizer":
         """Learns `vocab_size - 256` merges from `text`; each time, the pair of neighbours seen most often.
 
         Ties go to the pair with the smaller ids, so the result depends on nothing but the text, and is what
@@ -235,9 +233,7 @@ class BPETokenizer:
             temporary.write_text(json.dumps({"format": FORMAT, "merges": self._pairs}), encoding="utf-8")
             os.replace(temporary, path)
         except OSError as error:
-            raise CourseError(
-                f"cannot write {path} ({error.strerror}); choose a folder you can write to"
-            ) from None
+            raise CourseError(f"cannot write {path} ({error.strerror}); choose a folder you can write to") from None
         finally:
             with suppress(OSError):
                 temporary.unlink()
