@@ -1,7 +1,7 @@
 """Turning a pile of random numbers into a model: batches in, loss down, nothing lost on the way.
 
-A run is a pure function of its TrainConfig, the starting weights and the text: batches are drawn from (seed, step),
-so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
+A run is a pure function of its TrainConfig, the starting weights and the text: batches and dropout are drawn from
+(seed, step), so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +52,7 @@ class TrainConfig:
     seed: int = 0
     eval_every: int = 200
     eval_batches: int = 20
-    checkpoint_every: int = 0  # 0: never
+    checkpoint_every: int = 0  # 0: only at the end; no folder, no checkpoint
 
     def __post_init__(self):
         for name, choices in (("precision", PRECISIONS), ("schedule", SCHEDULES), ("optimizer", OPTIMIZERS)):
@@ -60,6 +61,12 @@ class TrainConfig:
         for name in ("steps", "batch_size", "block_size", "accumulate", "eval_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise CourseError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("seed", "warmup", "checkpoint_every", "lr", "muon_lr", "weight_decay", "grad_clip"):
+            if not getattr(self, name) >= 0:
+                raise CourseError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        for name in ("min_lr", "cooldown"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise CourseError(f"{name} is a share, between 0 and 1, not {getattr(self, name)}")
 
 
 @dataclass
@@ -89,7 +96,7 @@ def schedule(step: int, config: TrainConfig) -> float:
     if config.schedule == "cosine":
         fall = 0.5 * (1 - math.cos(math.pi * done))
     elif config.schedule == "wsd":
-        fall = max(0.0, (done - 1 + config.cooldown) / config.cooldown)
+        fall = max(0.0, done - 1 + config.cooldown) / (config.cooldown or 1)
     else:
         fall = 0.0
     return 1 - (1 - config.min_lr) * fall
@@ -175,7 +182,7 @@ def evaluate(model: nn.Module, tokens: Tensor, batch_size: int, block_size: int,
             f"use a longer text or a smaller block_size"
         )
     starts = torch.linspace(0, room, batches * batch_size, dtype=torch.float64).long()  # (n,)
-    windows = tokens[starts[:, None] + torch.arange(block_size + 1)]  # (n, T + 1)
+    windows = tokens[(starts[:, None] + torch.arange(block_size + 1)).to(tokens.device)].long()  # (n, T + 1)
     was_training = model.training
     model.eval()
     total = 0.0
@@ -186,51 +193,73 @@ def evaluate(model: nn.Module, tokens: Tensor, batch_size: int, block_size: int,
     return total / len(windows)
 
 
-def save_checkpoint(path: Path, model: Transformer, optimizers, config: TrainConfig, history: History) -> None:
-    """Everything a run needs to go on, in one safetensors file that appears whole or not at all."""
+def fingerprint(tokens: Tensor) -> str:
+    """Length and checksum of a text's tokens (N,): a run that goes on must go on reading the same text."""
+    tokens = tokens.cpu().to(torch.int32).contiguous()  # (N,)
+    return f"{tokens.numel()} tokens, {zlib.crc32(tokens.numpy()):08x}"
+
+
+def save_checkpoint(
+    path: Path, model: Transformer, optimizers, config: TrainConfig, history: History, text: str = ""
+) -> None:
+    """Everything a run needs to go on, in one safetensors file that appears whole or not at all.
+
+    text: the fingerprint of what it reads. Raises CourseError if the file cannot be written.
+    """
     tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
     names = {p: name for name, p in model.named_parameters()}
     for i, optimizer in enumerate(optimizers):
         for p, state in optimizer.state.items():
             tensors |= {f"optimizer/{i}/{key}/{names[p]}": value for key, value in state.items()}
-    tensors["rng"] = torch.get_rng_state()  # dropout draws from it
     about = dict(
         version=1,
+        text=text,
         model=model.config.to_dict(),
         train=dataclasses.asdict(config),
         history=dataclasses.asdict(history),
     )
+    half = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_suffix(".part")
         save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, half, metadata={"about": json.dumps(about)})
         half.replace(path)
     except (OSError, SafetensorError) as error:
-        raise CourseError(f"cannot write the checkpoint {path} ({error}); free some space or choose another folder") from None
+        with contextlib.suppress(OSError):
+            half.unlink(missing_ok=True)
+        why = " ".join(str(error).split())
+        raise CourseError(f"cannot write {path} ({why}); free some space or choose another folder") from None
 
 
-def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainConfig) -> History:
-    """Put model, optimizers and random state back as they were; returns the history so far.
+def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainConfig, text: str = "") -> History:
+    """Put model and optimizers back as they were; returns the history so far.
 
-    Raises CourseError if the file is damaged or belongs to another model or run.
+    Raises CourseError, and changes nothing, if the file is damaged or belongs to another model, run or text.
     """
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CourseError(f"{path} is not a whole checkpoint ({error}); delete it to start anew") from None
-    if about.get("version") != 1:
-        raise CourseError(f"{path} has checkpoint version {about.get('version')}, this code reads 1; delete it or update")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        version = about["version"]
+        saved = about if version != 1 else {part: about[part] for part in ("model", "train", "text", "history")}
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise CourseError(f"{path} is not a whole checkpoint ({why}); delete it to start anew") from None
+    if version != 1:
+        raise CourseError(f"{path} has checkpoint version {version}, this code reads 1; delete it or update")
     ours = json.loads(json.dumps(dict(model=model.config.to_dict(), train=dataclasses.asdict(config))))
     free = {"eval_every", "eval_batches", "checkpoint_every", "compile"}  # these do not change the trajectory
     for part, fields in ours.items():
         for name, value in fields.items():
-            if name not in free and about[part].get(name) != value:
+            if name not in free and saved[part].get(name) != value:
                 raise CourseError(
-                    f"{path} was made with {name}={about[part].get(name)}, this run has {name}={value}; "
+                    f"{path} was made with {name}={saved[part].get(name)}, this run has {name}={value}; "
                     f"match it, or delete the checkpoint to start anew"
                 )
+    if saved["text"] != text:
+        raise CourseError(
+            f"{path} was made from another text ({saved['text']}; this one has {text}); "
+            f"match it, or delete the checkpoint to start anew"
+        )
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, p in parameters.items():
@@ -239,9 +268,24 @@ def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainCon
         if key.startswith("optimizer/"):
             _, i, slot, name = key.split("/", 3)
             p = parameters[name]
-            optimizers[int(i)].state[p][slot] = value if value.ndim == 0 else value.to(p.device)
-    torch.set_rng_state(tensors["rng"])
-    return History(**about["history"])
+            optimizers[int(i)].state[p][slot] = value.to(p.device)  # the fused AdamW's step count too
+    return History(**saved["history"])
+
+
+def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model through torch.compile, which looks for a compiler only when it is first called."""
+    fast = torch.compile(model)
+
+    def run(tokens: Tensor) -> Tensor:
+        try:
+            return fast(tokens)
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            why = str(error).strip().split("\n")[0]
+            raise CourseError(f"torch.compile failed ({why}); install a C++ compiler or set compile=False") from None
+
+    return run
 
 
 def _no_progress(steps: Iterable[int], label: str) -> Iterable[int]:
@@ -261,7 +305,7 @@ def train(
 
     on_eval(step, history) is called after each evaluation on val_tokens, the one before the first step included.
     folder: where to keep checkpoint.safetensors; if one is there the run goes on from it.
-    progress: wraps the steps in a progress bar.
+    progress: wraps the steps in a progress bar; if it ends early, so does the run.
     Raises CourseError if the text is shorter than a block or the model's block is.
     """
     if config.block_size > model.config.block_size:
@@ -270,9 +314,10 @@ def train(
     optimizers = make_optimizers(model, config)
     path = None if folder is None else Path(folder) / "checkpoint.safetensors"
     history = History()
+    text = "" if path is None else fingerprint(train_tokens)
     if path is not None and path.exists():
-        history = load_checkpoint(path, model, optimizers, config)
-    run = torch.compile(model) if config.compile else model
+        history = load_checkpoint(path, model, optimizers, config, text)
+    run = _compiled(model) if config.compile else model
     half = PRECISIONS[config.precision] is not torch.float32
     cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
@@ -291,36 +336,42 @@ def train(
         look(0)
     before, started = history.seconds, time.perf_counter()
     losses: list[Tensor] = []  # left on the device until someone looks, so that the GPU need not wait
-    for step in progress(range(history.step, config.steps), "training"):
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * schedule(step, config)
-        loss = torch.zeros((), device=device)
-        for part in range(config.accumulate):
-            x, y = corpus.batches(
-                train_tokens, config.batch_size, config.block_size, config.seed, step * config.accumulate + part
-            )  # (B, T) each
-            with cast:
-                piece = next_token_loss(run, x.to(device), y.to(device)) / config.accumulate  # ()
-            piece.backward()
-            loss += piece.detach()
-        if config.grad_clip:
-            nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        losses.append(loss)
-        history.tokens += config.accumulate * config.batch_size * config.block_size
-        done = step + 1
-        looking = done % config.eval_every == 0 or done == config.steps
-        saving = path is not None and config.checkpoint_every and (done % config.checkpoint_every == 0 or done == config.steps)
-        if looking or saving:
-            history.train_loss += torch.stack(losses).tolist()
-            losses.clear()
-            history.seconds = before + time.perf_counter() - started
-        if looking:
-            look(done)
-        if saving:
-            save_checkpoint(path, model, optimizers, config, history)
+
+    def note() -> None:
+        history.train_loss += torch.stack(losses).tolist() if losses else []
+        losses.clear()
+        history.seconds = before + time.perf_counter() - started
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in progress(range(history.step, config.steps), "training"):
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, like the batch, depends on nothing else
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * schedule(step, config)
+            loss = torch.zeros((), device=device)
+            for part in range(config.accumulate):
+                x, y = corpus.batches(
+                    train_tokens, config.batch_size, config.block_size, config.seed, step * config.accumulate + part
+                )  # (B, T) each
+                with cast:
+                    piece = next_token_loss(run, x.to(device), y.to(device)) / config.accumulate  # ()
+                piece.backward()
+                loss += piece.detach()
+            if config.grad_clip:
+                nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(loss)
+            history.tokens += config.accumulate * config.batch_size * config.block_size
+            done = step + 1
+            last = done == config.steps
+            if last or done % config.eval_every == 0:
+                note()
+                look(done)
+            if path is not None and (last or (config.checkpoint_every and done % config.checkpoint_every == 0)):
+                note()
+                save_checkpoint(path, model, optimizers, config, history, text)
+    note()  # a progress bar may have stopped before the last step
     model.eval()
     return history

@@ -1,0 +1,298 @@
+"""Training: it learns, it states its rates, it accumulates rightly, and a killed run loses nothing."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lib import corpus, training
+from lib.errors import CourseError
+from lib.training import Muon, TrainConfig, evaluate, make_optimizers, next_token_loss, schedule, train
+from lib.transformer import Config, Transformer
+
+SIZES = dict(vocab_size=17, block_size=16, n_layer=2, n_head=2, d_model=16)
+SMALL = dict(steps=12, batch_size=4, block_size=8, warmup=3, eval_every=5, eval_batches=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def text():
+    return torch.randint(17, (300,), generator=torch.Generator().manual_seed(1))
+
+
+def tiny(**fields) -> Transformer:
+    torch.manual_seed(0)
+    return Transformer(Config.llama(**(SIZES | fields)))
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+# --- it learns ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+def test_a_tiny_model_overfits(optimizer):
+    line = torch.arange(60) * 7 % 17  # each token has one successor
+    line = torch.cat([line, line])
+    model = tiny()
+    history = train(model, line, line, TrainConfig(steps=150, block_size=16, lr=1e-2, warmup=10, optimizer=optimizer))
+    assert abs(history.train_loss[0] - math.log(17)) < 0.15
+    assert history.train_loss[-1] < 0.1 and history.val_loss[-1] < 0.1
+    assert history.step == 150 and history.tokens == 150 * 12 * 16
+    assert history.val_steps == [0, 150]
+    assert not model.training
+
+
+def test_the_same_config_gives_the_same_run_and_another_seed_another(text):
+    runs = [tiny(dropout=0.2) for _ in range(3)]
+    histories = []
+    for model, seed in zip(runs, (0, 0, 1), strict=True):
+        torch.rand(random.randint(1, 50))  # whatever was drawn before is no part of the run
+        histories.append(train(model, text, text, TrainConfig(**SMALL, seed=seed)))
+    assert same(runs[0], runs[1]) and not same(runs[0], runs[2])
+    assert histories[0].train_loss == histories[1].train_loss
+
+
+def test_dropout_differs_from_step_to_step(text, monkeypatch):
+    batch = corpus.batches(text, 4, 8, 0, 0)
+    monkeypatch.setattr(corpus, "batches", lambda *_: batch)
+    losses = train(tiny(dropout=0.5), text, None, TrainConfig(**SMALL | dict(lr=0.0))).train_loss
+    assert len(set(losses)) == len(losses)
+
+
+def test_training_leaves_the_callers_random_state_alone(text):
+    model = tiny(dropout=0.2)
+    before = torch.get_rng_state()
+    train(model, text, text, TrainConfig(**SMALL))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_evaluations_come_when_asked_for(text):
+    seen = []
+    history = train(tiny(), text, text, TrainConfig(**SMALL), on_eval=lambda step, h: seen.append((step, h.val_loss[-1])))
+    assert [step for step, _ in seen] == [0, 5, 10, 12] == history.val_steps
+    assert [loss for _, loss in seen] == history.val_loss
+    assert train(tiny(), text, None, TrainConfig(**SMALL)).val_loss == []
+
+
+def test_stopping_the_progress_bar_stops_the_run(text):
+    history = train(tiny(), text, None, TrainConfig(**SMALL), progress=lambda steps, label: islice(steps, 7))
+    whole = train(tiny(), text, None, TrainConfig(**SMALL))
+    assert history.train_loss == whole.train_loss[:7]
+
+
+# --- rates --------------------------------------------------------------------------------------------------
+
+
+def test_cosine_by_hand():
+    config = TrainConfig(steps=110, warmup=10, min_lr=0.1)
+    assert [schedule(s, config) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [schedule(s, config) for s in (10, 35, 60, 110)] == pytest.approx(
+        [1.0, 0.1 + 0.9 * (1 + math.sqrt(0.5)) / 2, 0.55, 0.1]
+    )
+
+
+def test_wsd_holds_then_falls_in_a_straight_line():
+    config = TrainConfig(steps=110, warmup=10, schedule="wsd", cooldown=0.4, min_lr=0.0)
+    assert {schedule(s, config) for s in range(10, 71)} == {1.0}
+    assert [schedule(s, config) for s in (80, 90, 110)] == pytest.approx([0.75, 0.5, 0.0], abs=1e-12)
+    assert schedule(109, dataclasses.replace(config, cooldown=0.0)) == 1.0
+
+
+def test_constant_and_no_warmup():
+    config = TrainConfig(steps=50, warmup=0, schedule="constant")
+    assert {schedule(s, config) for s in range(50)} == {1.0}
+
+
+@pytest.mark.parametrize("name", training.SCHEDULES)
+def test_a_schedule_never_rises_after_the_warm_up_nor_leaves_its_band(name):
+    config = TrainConfig(steps=200, warmup=20, schedule=name, min_lr=0.1)
+    rates = [schedule(s, config) for s in range(200)]
+    assert max(rates) == 1.0 and min(rates[20:]) >= 0.1
+    assert all(a >= b for a, b in zip(rates[19:], rates[20:], strict=False))
+    assert all(a < b for a, b in zip(rates[:19], rates[1:20], strict=True))
+
+
+def test_the_rate_reaches_the_optimizer(text):
+    """With a rate of zero nothing moves; Adam's first step moves every entry by lr x its share, up to decay."""
+    model = tiny()
+    train(model, text, None, TrainConfig(**SMALL | dict(steps=1, lr=0.0)))
+    assert same(model, tiny())
+    train(model, text, None, TrainConfig(**SMALL | dict(steps=1, lr=0.3), weight_decay=0.0))
+    moved = (model.blocks[0].mlp.up.weight - tiny().blocks[0].mlp.up.weight).abs()
+    torch.testing.assert_close(moved.max(), torch.tensor(0.3 / 3), rtol=1e-3, atol=0)
+
+
+# --- optimizers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(3, 16, 16), (2, 40, 12), (1, 8, 64)])
+def test_muon_brings_singular_values_near_one(size):
+    g = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    out = Muon.orthogonalise(g)
+    assert out.shape == g.shape
+    s = torch.linalg.svdvals(out)
+    assert 0.6 < s.min() and s.max() < 1.3
+    u, _, v = torch.linalg.svd(g, full_matrices=False)
+    cosine = torch.nn.functional.cosine_similarity(out.flatten(1), (u @ v).flatten(1))  # the nearest orthogonal
+    assert cosine.min() > 0.97
+
+
+def test_muon_ignores_the_gradients_size_and_survives_zero():
+    g = torch.randn(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(Muon.orthogonalise(1000 * g), Muon.orthogonalise(g), atol=1e-4, rtol=1e-4)
+    assert Muon.orthogonalise(torch.zeros(1, 8, 8)).abs().max() == 0
+
+
+def test_a_step_of_muon_by_hand():
+    g = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    p = torch.nn.Parameter(torch.ones(12, 4))
+    optimizer = Muon([p], lr=0.1, momentum=0.9, weight_decay=0.5)
+    momentum, want = torch.zeros(12, 4), torch.ones(12, 4)
+    for _ in range(2):
+        p.grad = g.clone()
+        optimizer.step()
+        momentum = 0.9 * momentum + 0.1 * g
+        update = Muon.orthogonalise((0.1 * g + 0.9 * momentum)[None])[0]
+        want = want * (1 - 0.1 * 0.5) - 0.1 * math.sqrt(3) * update
+        torch.testing.assert_close(p.data, want)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("optimizer", training.OPTIMIZERS)
+def test_every_parameter_has_one_optimizer_and_vectors_are_not_decayed(optimizer, tie):
+    model = Transformer(Config.gpt2(**SIZES, tie=tie))
+    decay = {}
+    for each in make_optimizers(model, TrainConfig(optimizer=optimizer, weight_decay=0.3)):
+        for group in each.param_groups:
+            for p in group["params"]:
+                assert p not in decay
+                decay[p] = group["weight_decay"], type(each).__name__
+    names = {name: decay[p] for name, p in model.named_parameters()}
+    assert len(decay) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        assert names[name][0] == (0.3 if p.ndim == 2 else 0.0), name
+        hidden = p.ndim == 2 and name.startswith("blocks.")
+        assert names[name][1] == ("Muon" if optimizer == "muon" and hidden else "AdamW"), name
+
+
+def test_gradients_are_clipped(text, monkeypatch):
+    seen = []
+    real = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda p, most: seen.append(most) or real(p, most))
+    train(tiny(), text, None, TrainConfig(**SMALL, grad_clip=0.25))
+    assert seen == [0.25] * 12
+    train(tiny(), text, None, TrainConfig(**SMALL, grad_clip=0.0))
+    assert len(seen) == 12
+
+
+# --- accumulation, evaluation, precision, compile -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_k_small_batches_are_one_large(text, monkeypatch, k):
+    pieces = [corpus.batches(text, 4, 8, 0, i) for i in range(12 * k)]
+
+    def large(tokens, batch_size, block_size, seed, step):
+        parts = pieces[step * k : (step + 1) * k]
+        return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+
+    small = tiny()
+    a = train(small, text, None, TrainConfig(**SMALL, accumulate=k))
+    monkeypatch.setattr(corpus, "batches", large)
+    big = tiny()
+    b = train(big, text, None, TrainConfig(**SMALL | dict(batch_size=4 * k)))
+    assert a.tokens == b.tokens
+    torch.testing.assert_close(torch.tensor(a.train_loss), torch.tensor(b.train_loss), atol=1e-5, rtol=0)
+    for p, q in zip(small.parameters(), big.parameters(), strict=True):
+        torch.testing.assert_close(p, q, atol=2e-5, rtol=0)
+
+
+def test_loss_is_the_mean_surprise(text):
+    x, y = corpus.batches(text, 4, 8, 0, 0)
+    logits = tiny()(x).double()
+    chance = logits.softmax(-1).gather(-1, y[..., None])
+    torch.testing.assert_close(next_token_loss(tiny(), x, y).double(), -chance.log().mean())
+
+
+def test_evaluate_is_deterministic_covers_the_text_and_leaves_the_model_as_it_was(text):
+    model = tiny(dropout=0.3).train()
+    first = evaluate(model, text, 4, 8, 5)
+    torch.rand(3)
+    assert evaluate(model, text, 4, 8, 5) == first
+    assert model.training and not model.eval().training and evaluate(model, text, 4, 8, 5) == first
+    assert all(p.grad is None for p in model.parameters())
+    assert evaluate(model, text, 7, 8, 20) == pytest.approx(evaluate(model, text, 20, 8, 7), abs=1e-6)
+    assert evaluate(model, text.to(torch.uint8), 4, 8, 5) == first
+
+    seen = []
+
+    def spy(x):
+        seen.append(x)
+        return torch.zeros(*x.shape, 300)
+
+    class Spy(torch.nn.Linear):
+        forward = staticmethod(spy)
+
+    evaluate(Spy(1, 1), torch.arange(300), 4, 8, 3)
+    assert seen[0][0, 0] == 0 and seen[-1][-1, -1] == 298  # the last target is the text's last token
+    evaluate(Spy(1, 1), torch.arange(9), 4, 8, 3)  # one block and one more token is just enough
+
+
+def test_bfloat16_runs_and_stays_close(text):
+    a = train(tiny(), text, text, TrainConfig(**SMALL))
+    model = tiny()
+    b = train(model, text, text, TrainConfig(**SMALL, precision="bfloat16"))
+    assert a.train_loss != b.train_loss
+    torch.testing.assert_close(torch.tensor(a.val_loss), torch.tensor(b.val_loss), atol=0.05, rtol=0)
+    assert all(p.dtype is torch.float32 for p in model.parameters())
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compile_gives_the_same_losses(text):
+    plain = train(tiny(), text, text, TrainConfig(**SMALL))
+    fast = train(tiny(), text, text, TrainConfig(**SMALL, compile=True))
+    torch.testing.assert_close(torch.tensor(fast.train_loss), torch.tensor(plain.train_loss), atol=1e-4, rtol=0)
+
+
+def test_compile_without_a_compiler_says_so(tmp_path):
+    code = """
+        import torch
+        from lib.errors import CourseError
+        from lib.training import TrainConfig, train
+        from lib.transformer import Config, Transformer
+        try:
+            model = Transformer(Config.llama(vocab_size=5, block_size=4, n_layer=1, n_head=1, d_model=4))
+            train(model, torch.arange(50) % 5, None, TrainConfig(steps=1, block_size=4, compile=True))
+        except CourseError as error:
+            print(error)
+    """
+    env = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.startswith("torch.compile failed (") and done.stdout.count("\n") == 1, done.stderr
+    assert "set compile=False" in done.stdout
