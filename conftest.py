@@ -1,0 +1,15 @@
+"""For every pytest run here, nbval's included: the same preset, no GPU, and a home that is nobody's."""
+
+import os
+import tempfile
+
+os.environ |= {
+    "COURSE_PRESET": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+    "COURSE_HOME": tempfile.mkdtemp(prefix="course-home-"),  # a learner's own guesses must not change outputs
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "JUPYTER_PLATFORM_DIRS": "1",
+}
