@@ -2,6 +2,8 @@
 
 import importlib
 import sys
+import time
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -45,6 +47,108 @@ def lessons_command() -> None:
     for lesson in lessons.find():
         table.add_row(lesson.number, lesson.title, lesson.path.name)
     Console().print(table)
+
+
+@course.command("run")
+@click.argument("names", nargs=-1, metavar="[LESSON]...")
+@click.option("--preset", metavar="NAME", help="smoke, cpu, gpu or auto (the default).")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Lessons side by side; default: one per core.")
+@click.option("parameters", "-p", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+@click.option("--resume", is_flag=True, help="Keep lessons that are finished and have not changed since.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, metavar="SECONDS",
+              help="Stop a lesson that takes longer.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write; default: build/runs.")
+def run_command(
+    names: tuple[str, ...],
+    preset: str | None,
+    jobs: int | None,
+    parameters: tuple[tuple[str, str], ...],
+    resume: bool,
+    timeout: float,
+    out: Path | None,
+) -> int:
+    """Execute lessons headless with papermill, side by side; all lessons if none is named.
+
+    A LESSON is a number (2 or 02), a name (attention, 02_attention) or the path of a notebook.
+
+    Presets: smoke proves in seconds that the code runs, cpu is a laptop's size, gpu is worth a GPU. auto takes
+    gpu where CUDA is there, else cpu; the environment variable COURSE_PRESET says what auto means. `--preset X`
+    is the same as `-p preset X`. Any other parameter of a lesson's first code cell is set likewise:
+    `-p seed 3`.
+
+    Executed notebooks and index.html go to the output folder. A lesson that fails is named with its cell and
+    error; the others go on, and the exit status is 1. Ctrl-C stops what is running and keeps what is finished;
+    --resume goes on from there.
+
+    Threads: a lesson computes on one thread (COURSE_THREADS=n asks for more), and the cores are divided among
+    the lessons that run side by side (OMP_NUM_THREADS).
+    """
+    from rich.console import Console
+
+    from lib.course import lessons, report, runner
+
+    chosen = lessons.find(names)
+    texts = dict(parameters)
+    if preset is not None:
+        if texts.setdefault("preset", preset) != preset:
+            raise CourseError(f"--preset {preset} and -p preset {texts['preset']} disagree; give one")
+    preset = runner.check_preset(texts.get("preset", "auto"))
+    tasks = [runner.Job(lesson, lesson.stem, runner.given(lesson, texts), preset) for lesson in chosen]
+    if len({job.name for job in tasks}) < len(tasks):
+        raise CourseError("two of the notebooks have the same name; run them one at a time")
+    out = out or lessons.ROOT / "build" / "runs"
+    kept = {job.name: result for job in tasks if resume and (result := runner.finished(out, job))}
+    todo = [job for job in tasks if job.name not in kept]
+    # Lessons that share one GPU would measure each other, so there they run one after another.
+    workers = min(jobs or (1 if preset == "gpu" else runner.cores()), max(1, len(todo)))
+    began = time.monotonic()
+    status = 0
+    with report.Progress(Console(stderr=True)) as progress:
+        try:
+            results = runner.run(todo, out, workers, timeout, progress)
+        except runner.Interrupted as interruption:
+            results, status = interruption.results, interruption.status
+    done = {result.name: result for result in results} | kept
+    results = [done[job.name] for job in tasks]
+    console = Console()
+    report.summary(console, results, set(kept), time.monotonic() - began)
+    index = report.index(out, runner.receipts(out))
+    console.print(f"Notebooks and index: {index}", highlight=False, markup=False, soft_wrap=True)
+    if status:
+        click.echo("course: interrupted; `course run --resume` goes on from here", err=True)
+    return status or int(any(result.state != "ok" for result in results))
+
+
+@course.command("measure")
+@click.argument("names", nargs=-1, required=True, metavar="LESSON...")
+@click.option("--preset", default="cpu", show_default=True, metavar="NAME", help="smoke, cpu or gpu.")
+@click.option("--seeds", default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds to run.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs side by side; default: one per core.")
+def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int | None) -> None:
+    """Measure the claims of lessons and write their bands to data/expectations.json.
+
+    Runs each lesson once per seed, headless. A band is the least and the greatest value, widened by the margin
+    that the lesson states at its claim. Under smoke only the seconds are kept. For authors.
+    """
+    from rich.console import Console
+
+    from lib.course import lessons, report, runner
+    from lib.course.measure import measure
+
+    if runner.check_preset(preset) == "auto":
+        raise CourseError("measure one preset by name: smoke, cpu or gpu")
+    numbers = [text.strip() for text in seeds.split(",")]
+    if not all(number.isdecimal() for number in numbers):
+        raise CourseError(f"--seeds takes whole numbers with commas between them, not {seeds!r}")
+    wanted = sorted({int(number) for number in numbers})
+    workers = jobs or (1 if preset == "gpu" else runner.cores())
+    for lesson in lessons.find(names):
+        with report.Progress(Console(stderr=True)) as progress:
+            entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress)
+        click.echo(f"{lesson.stem}: {len(entries)} claims under {preset}")
+        for entry in entries:
+            low, high = entry["presets"][preset]["band"]
+            click.echo(f"  {entry['id']}: mean {entry['presets'][preset]['mean']:g}, band {low:g} to {high:g}")
 
 
 @course.command("refresh")

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,14 +42,13 @@ class Claim:
 
 
 def load(path: Path | None = None) -> dict[str, dict]:
-    """Claims by id. Raises CourseError for a damaged file; a missing one holds no claims."""
-    path = path or BANDS
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["claims"]
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CourseError(f"{path} is damaged; restore it with `git checkout -- {path.name}`") from None
+    """Claims by id. Raises CourseError for a damaged file; a missing one holds none."""
+    return _read(path or BANDS)["claims"]
+
+
+def seconds(lesson: str, preset: str) -> float | None:
+    """What a lesson took when it was measured under a preset; None if it has not been."""
+    return _read(BANDS)["seconds"].get(lesson, {}).get(preset, {}).get("seconds")
 
 
 def verdict(claim: Claim, value: float, preset: str, device: str) -> str:
@@ -86,14 +84,17 @@ def recorded(path: Path) -> list[dict]:
         return []
 
 
-def update(lesson: str, preset: str, runs: dict[int, Iterable[dict]], path: Path | None = None) -> list[dict]:
+def update(
+    lesson: str, preset: str, runs: dict[int, list[dict]], taken: float, machine: str, path: Path | None = None
+) -> list[dict]:
     """Write the bands of one lesson and preset from what each seed's run recorded; returns the new entries.
 
-    Claims the lesson no longer makes are dropped. Raises CourseError if the seeds disagree on which claims
-    there are, or a value is not finite.
+    `taken` is the median of the runs' seconds on `machine`. Claims the lesson no longer makes are dropped.
+    Raises CourseError if the seeds disagree on which claims there are, or a value is not finite.
     """
     path = path or BANDS
-    claims = load(path)
+    kept = _read(path)
+    claims = kept["claims"]
     by_seed = {seed: {line["id"]: line for line in lines} for seed, lines in runs.items()}
     ids = list(next(iter(by_seed.values())))
     for seed, lines in by_seed.items():
@@ -134,5 +135,17 @@ def update(lesson: str, preset: str, runs: dict[int, Iterable[dict]], path: Path
             "presets": dict(sorted(presets.items())),
         }
         changed.append({"id": key, **claims[key]})
-    write_json(path, {"about": ABOUT, "claims": dict(sorted(claims.items()))})
+    kept["seconds"].setdefault(lesson, {})[preset] = {"seconds": round(taken, 1), "machine": machine}
+    ordered = {name: dict(sorted(kept[name].items())) for name in ("seconds", "claims")}
+    write_json(path, {"about": ABOUT, **ordered})
     return changed
+
+
+def _read(path: Path) -> dict[str, dict]:
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {"seconds": dict(kept["seconds"]), "claims": dict(kept["claims"])}
+    except FileNotFoundError:
+        return {"seconds": {}, "claims": {}}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CourseError(f"{path} is damaged; restore it with `git checkout -- {path.name}`") from None

@@ -1,4 +1,4 @@
-"""The lessons as data: number, name, title, and the seconds each is expected to take."""
+"""The lessons as data: number, name, title, file; found in the notebooks folder."""
 
 import difflib
 import json
@@ -12,9 +12,8 @@ from lib.errors import CourseError
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
-# Measured seconds on two shared cores. They decide which lesson is started first, nothing else.
-SECONDS: dict[str, dict[str, float]] = {}
-UNMEASURED = {"smoke": 10.0, "cpu": 60.0, "gpu": 60.0}
+# As in lib.device, which would import torch: two seconds that a command line should not cost.
+PRESETS = ("smoke", "cpu", "gpu")
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,6 @@ class Lesson:
             if cell.get("cell_type") == "markdown" and found:
                 return found[1].strip()
         return self.name
-
-    def seconds(self, preset: str) -> float:
-        return SECONDS.get(self.number, {}).get(preset, UNMEASURED.get(preset, UNMEASURED["cpu"]))
 
 
 def source(cell: dict) -> str:

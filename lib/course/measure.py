@@ -1,0 +1,41 @@
+"""Measure a lesson's claims: run it headless once per seed and write the bands."""
+
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from lib.course import expectations, runner
+from lib.course.lessons import Lesson
+from lib.errors import CourseError
+
+
+def measure(
+    lesson: Lesson, preset: str, seeds: list[int], workers: int, watch: Callable = lambda tasks, changed: None
+) -> list[dict]:
+    """Run the lesson for each seed, update data/expectations.json, return the entries written.
+
+    Raises CourseError, and writes nothing, if a run fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="course-measure-") as folder:
+        records = {seed: Path(folder) / f"{seed}.jsonl" for seed in seeds}
+        jobs = [
+            runner.Job(
+                lesson,
+                f"{lesson.stem}-seed-{seed}",
+                {"preset": preset, "seed": seed},
+                preset,
+                {"COURSE_RECORD": str(path)},
+            )
+            for seed, path in records.items()
+        ]
+        results = runner.run(jobs, Path(folder) / "out", workers, watch=watch)
+        for result in results:
+            if result.state != "ok":
+                raise CourseError(f"{result.name}, {result.error}; nothing written")
+        runs = {seed: expectations.recorded(path) for seed, path in records.items()}
+    taken = statistics.median(result.seconds for result in results)
+    machine = next((line["machine"] for lines in runs.values() for line in lines if preset == "gpu"), "")
+    return expectations.update(
+        lesson.number, preset, runs, taken, machine or f"CPU, {runner.cores()} cores, {workers} at a time"
+    )
