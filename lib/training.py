@@ -261,6 +261,8 @@ def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainCon
             f"match it, or delete the checkpoint to start anew"
         )
     parameters = dict(model.named_parameters())
+    if lost := [name for name in parameters if f"model/{name}" not in tensors]:
+        raise CourseError(f"{path} is not a whole checkpoint ({lost[0]} is missing); delete it to start anew")
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(tensors[f"model/{name}"])
