@@ -3,6 +3,7 @@
 import os
 import random
 import sys
+import warnings
 from typing import TypeVar
 
 # Quiet and offline before anyone imports transformers, tokenizers or huggingface_hub: they read these once.
@@ -15,6 +16,7 @@ for _name, _value in {
     "TOKENIZERS_PARALLELISM": "false",
 }.items():
     os.environ.setdefault(_name, _value)
+warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm asks for widgets that no lesson shows
 
 import torch  # noqa: E402
 
