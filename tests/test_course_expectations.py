@@ -80,9 +80,9 @@ def test_only_the_measured_lesson_and_preset_change(bands):
 def test_what_is_refused_leaves_the_file_alone(bands):
     expectations.update("02", "cpu", lines(0.5), 1, "CPU")
     before = bands.read_text()
-    with pytest.raises(CourseError, match="seed 1 made other claims than the first seed: 02.recall"):
+    with pytest.raises(CourseError, match=r"seed 1 made other claims than the first seed: 02\.recall"):
         expectations.update("02", "cpu", lines(0.5) | {1: []}, 1, "CPU")
-    with pytest.raises(CourseError, match="02.recall is nan with seed 1"):
+    with pytest.raises(CourseError, match=r"02\.recall is nan with seed 1"):
         expectations.update("02", "cpu", lines(0.5, math.nan), 1, "CPU")
     assert bands.read_text() == before
 

@@ -116,6 +116,7 @@ def _stop(signum: int, frame: Any) -> None:
     kernel = _kernel()
     if kernel:
         kill_group(kernel)
+        _client.km.cleanup_connection_file()
     os._exit(128 + signum)
 
 

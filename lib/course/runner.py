@@ -272,15 +272,16 @@ class _Runner:
             "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
             **task.job.env,
         }
-        task.process = subprocess.Popen(
-            [sys.executable, "-m", "lib.course.execute"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(place / "stderr").open("wb"),
-            cwd=place / "work",
-            env=env,
-            start_new_session=True,  # Ctrl-C reaches the runner only, which then stops the lessons in order
-        )
+        with (place / "stderr").open("wb") as stderr:
+            task.process = subprocess.Popen(
+                [sys.executable, "-m", "lib.course.execute"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                cwd=place / "work",
+                env=env,
+                start_new_session=True,  # Ctrl-C reaches the runner only, which then stops the lessons in order
+            )
         orders = {
             "source": str(task.job.lesson.path),
             "out": str(self._part(task)),
@@ -298,10 +299,13 @@ class _Runner:
         return self.scratch / task.job.name / "executed.ipynb"
 
     def _listen(self, task: Task) -> None:
-        for line in task.process.stdout:
-            with contextlib.suppress(ValueError):
-                self.events.put((task, json.loads(line)))
+        with task.process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):
+                    self.events.put((task, json.loads(line)))
         task.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            task.process.stdin.close()
         self.events.put((task, None))
 
     def _step(self) -> None:
