@@ -37,6 +37,12 @@ def catches_peeking(attend):
     return False
 
 
+def effective_tokens(weights):
+    logs = weights.clamp_min(1e-12).log()  # (..., T, S), finite where a mask made the weight 0
+    entropy = -(weights * logs).sum(dim=-1)  # (..., T)
+    return entropy.exp()
+
+
 ANSWERS = {
     "02.causal_mask": Answer(causal_mask, (
         Mutant("no diagonal", ">=", ">", "the diagonal is False"),
@@ -102,5 +108,23 @@ ANSWERS = {
                "        own = (q @ k.T / Dh**0.5).masked_fill(~mask, float('-inf')).softmax(-1) @ v\n"
                "        if not torch.allclose(before, own, atol=1e-5):", "only the last three tokens"),
         Mutant("returns a tensor", "return True", "return before > 0", "True or False is expected"),
+    )),
+    "02.effective_tokens": Answer(effective_tokens, (
+        Mutant("no exp", "entropy.exp()", "entropy", "entropy itself, in nats"),
+        Mutant("bits", "return entropy.exp()", "return entropy / math.log(2)", "entropy itself, in bits"),
+        Mutant("mixed bases", "1e-12).log()", "1e-12).log2()", "do not belong together"),
+        Mutant("sign", "-(weights * logs)", "(weights * logs)", "minus sign"),
+        Mutant("zero times minus infinity", ".clamp_min(1e-12)", "", "NaN where a weight is exactly zero"),
+        Mutant("zeros count a little", "clamp_min(1e-12)", "add(0.1)", "must count as n tokens"),
+        Mutant("over the queries", "dim=-1", "dim=-2", "shape"),
+        Mutant("mean", ".sum(dim=-1)", ".mean(dim=-1)", "yours is a mean"),
+        Mutant("counts what is not zero", "return entropy.exp()", "return (weights > 0).sum(-1).float()",
+               "counted wrongly"),
+        Mutant("one over the largest", "return entropy.exp()", "return 1 / weights.max(-1).values",
+               "1 / the largest weight"),
+        Mutant("one over the squares", "return entropy.exp()", "return 1 / weights.square().sum(-1)",
+               "squared weights"),
+        Mutant("over everything", "dim=-1", "", "shape"),
+        Mutant("in place", "weights.clamp_min", "weights.clamp_min_", "in place"),
     )),
 }

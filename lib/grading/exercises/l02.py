@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.grading.exercise import Exercise, Property
-from lib.grading.properties import close, differs, dtype, finite, integer, normal, require, shape, truth
+from lib.grading.properties import close, differs, dtype, finite, integer, normal, require, shape, tensor, truth
 
 # --- causal_mask --------------------------------------------------------------------------------------------
 
@@ -400,4 +400,107 @@ def catches_peeking(attend):
     ),
 )
 
-EXERCISES = [CAUSAL_MASK, ATTENTION, CATCHES_PEEKING]
+# --- effective_tokens ---------------------------------------------------------------------------------------
+
+
+def _shares(rng, *size):
+    """Weights that add up to 1 along the last axis, none of them zero."""
+    return normal(rng, *size).softmax(-1)
+
+
+def _effective(weights):
+    """The oracle, in float64, and by another road than the hint: the product of w^-w."""
+    w = weights.double()
+    return (w ** -w).prod(-1)
+
+
+def _effective_shape(answer, rng):
+    H, T, S = integer(rng, 2, 3), integer(rng, 4, 5), integer(rng, 6, 8)
+    for size in ((T, S), (H, T, S)):
+        says = "the result (one number for each query: the last axis is gone)"
+        shape(answer(_shares(rng, *size)), size[:-1], says)
+
+
+def _effective_even(answer, rng):
+    for n in (2, integer(rng, 3, 12)):
+        got = shape(answer(torch.full((1, n), 1 / n)), (1,))
+        finite(got)
+        entropy = torch.tensor([math.log(n)])
+        require(differs(got, entropy).any(),
+                "That is the entropy itself, in nats. The number of tokens is exp of it.")
+        require(differs(got, entropy / math.log(2)).any(),
+                "That is the entropy itself, in bits. The number of tokens is 2 to that power.")
+        require(differs(got, 1 / torch.tensor([float(n)])).any(),
+                "It gives 1/n for an even spread over n tokens: the minus sign of the exponent is missing.")
+        require(differs(got, torch.exp(entropy / n)).any(),
+                "The entropy is a sum over the tokens, and yours is a mean.")
+        require(differs(got, torch.exp(entropy / math.log(2))).any(),
+                "The logarithm and the exponential do not belong together: log2 goes with 2 to the power, "
+                "the natural log with exp.")
+        close(got, torch.tensor([float(n)]), "Weight spread evenly over n tokens must count as n tokens.")
+
+
+def _effective_zeros(answer, rng):
+    n = integer(rng, 3, 6)
+    weights = torch.zeros(n, n)
+    for t in range(n):
+        weights[t, : t + 1] = 1 / (t + 1)
+    got = answer(weights)
+    require(not tensor(got).isnan().any(),
+            "NaN where a weight is exactly zero, as it is behind every causal mask: 0 * log 0 is NaN for the "
+            "machine. Such a token must count nothing.")
+    close(got, torch.arange(1.0, n + 1),
+          "With a causal mask, row t spread evenly over its t + 1 visible tokens must count t + 1. A token "
+          "with weight zero counts nothing.", atol=1e-3, rtol=1e-3)
+
+
+def _effective_uneven(answer, rng):
+    weights = _shares(rng, 5, 7)
+    got = finite(shape(answer(weights), (5,)))
+    require(differs(got, 1 / weights.square().sum(-1), atol=1e-4).any(),
+            "That is 1 / sum of the squared weights: another measure of the same thing, and a good one, but "
+            "not the one in the text.")
+    require(differs(got, 1 / weights.max(-1).values, atol=1e-4).any(),
+            "That is 1 / the largest weight: it forgets how the rest is shared out.")
+    close(got, _effective(weights).float(),
+          "Unevenly spread weight is counted wrongly: w * log w, added up over the *keys* (the last axis), "
+          "with a minus sign, then exp.", atol=1e-3, rtol=1e-3)
+
+
+EFFECTIVE_TOKENS = Exercise(
+    id="02.effective_tokens",
+    title="How many tokens does it look at?",
+    points=5,
+    difficulty=2,
+    minutes=10,
+    prompt="""
+Write `effective_tokens(weights)`. `weights` is (..., T, S): attention weights, each row adds up to 1. The
+result is (..., T), one number for each query:
+
+$$\\exp\\Big(-\\sum_s w_s \\ln w_s\\Big)$$
+
+All weight on one token gives 1; an even spread over n tokens gives n. Mind the causal mask: it makes some
+weights exactly zero, and such a token counts nothing ($0 \\ln 0$ is meant to be 0).
+""",
+    stub='''
+def effective_tokens(weights):
+    """(..., T, S), rows adding up to 1 -> (..., T): how many tokens each query looks at, effectively."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("one number for each query", 1, _effective_shape),
+        Property("an even spread over n counts n", 1, _effective_even),
+        Property("a weight of zero counts nothing", 2, _effective_zeros),
+        Property("uneven weights", 1, _effective_uneven),
+    ],
+    hints=(
+        "Three steps: w ln w for each weight, minus the sum over the last axis, exp of that. Then try it on a "
+        "row that has a zero in it.",
+        "torch.log(0) is -inf, and 0 * -inf is NaN. Keep the logarithm away from zero: clamp the weights from "
+        "below by something tiny before you take it.",
+        "entropy = -(weights * weights.clamp_min(1e-12).log()).sum(dim=-1); return entropy.exp(). "
+        "(torch.special.entr(weights) is -w ln w, with the zero taken care of.)",
+    ),
+)
+
+EXERCISES = [CAUSAL_MASK, ATTENTION, CATCHES_PEEKING, EFFECTIVE_TOKENS]
