@@ -241,7 +241,9 @@ def test_evaluate_is_deterministic_covers_the_text_and_leaves_the_model_as_it_wa
     first = evaluate(model, text, 4, 8, 5)
     torch.rand(3)
     assert evaluate(model, text, 4, 8, 5) == first
-    assert model.training and not model.eval().training and evaluate(model, text, 4, 8, 5) == first
+    assert model.training
+    model.eval()
+    assert evaluate(model, text, 4, 8, 5) == first and not model.training
     assert all(p.grad is None for p in model.parameters())
     assert evaluate(model, text, 7, 8, 20) == pytest.approx(evaluate(model, text, 20, 8, 7), abs=1e-6)
     assert evaluate(model, text.to(torch.uint8), 4, 8, 5) == first

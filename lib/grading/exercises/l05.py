@@ -1,0 +1,379 @@
+"""Lesson 05, training: the exercises."""
+
+import math
+
+import torch
+
+from lib.grading.exercise import Exercise, Property, Wrong
+from lib.grading.properties import close, dtype, integer, normal, number, require, shape, truth
+
+# --- cut_windows --------------------------------------------------------------------------------------------
+
+
+def _windows(answer, tokens, starts, block_size):
+    """The answer's (x, y), each (B, T) of integers."""
+    got = answer(tokens, starts, block_size)
+    if isinstance(got, torch.Tensor) or not isinstance(got, tuple | list) or len(got) != 2:
+        raise Wrong("Your code returned one thing; two are expected: `return x, y`.")
+    size = (len(starts), block_size)
+    for name, part in zip("xy", got, strict=True):
+        if tuple(getattr(part, "shape", ())) == size[::-1] and size[0] != size[1]:
+            raise Wrong(f"{name} lies on its side: windows are rows, (B, T), and yours are columns.")
+        dtype(shape(part, size, name), torch.long, name)
+    return got
+
+
+def _windows_by_hand(answer, rng):
+    tokens = torch.arange(100, 110)
+    x, y = _windows(answer, tokens, torch.tensor([1, 4]), 4)
+    close(x, torch.tensor([[101, 102, 103, 104], [104, 105, 106, 107]]),
+          "x is not the windows of 4 tokens that begin at positions 1 and 4.")
+    require(not torch.equal(y, x),
+            "y equals x: the model would learn to repeat the token it has just read. y is one token later.")
+    require(not torch.equal(y, x - 1),
+            "y is one token *earlier* than x: the model would learn to look back. The target is the token that "
+            "comes next.")
+    require(not torch.equal(y, x + 2), "y is two tokens later than x; it must be one.")
+    require(not torch.equal(y, torch.roll(x, -1, 1)),
+            "The last target of each window is wrong: it wraps around to the window's own first token. It must "
+            "be the token that follows the window in the text.")
+    close(y, torch.tensor([[102, 103, 104, 105], [105, 106, 107, 108]]),
+          "y is not x one token later.")
+
+
+def _windows_shift(answer, rng):
+    n, B, T = integer(rng, 60, 90), integer(rng, 3, 5), integer(rng, 6, 9)
+    tokens = torch.randperm(n, generator=rng)  # all different
+    starts = torch.randperm(n - T, generator=rng)[:B].sort(descending=True).values
+    x, y = _windows(answer, tokens, starts, T)
+    close(x[:, 0], tokens[starts], "A window does not begin at its start.")
+    close(y[:, :-1], x[:, 1:], "The target at one position must be the input at the next.")
+    close(y[:, -1], tokens[starts + T], "The last target must be the token that follows the window in the text.")
+
+
+def _windows_edges(answer, rng):
+    T = integer(rng, 4, 8)
+    tokens = torch.randperm(T + 3, generator=rng)
+    x, y = _windows(answer, tokens, torch.tensor([2, 0, 2]), T)
+    close(x, torch.stack([tokens[2 : 2 + T], tokens[:T], tokens[2 : 2 + T]]),
+          "Windows must come in the order of `starts`, repeated ones too.")
+    close(y[0, -1], tokens[-1], "The very last token of the text must be usable as a target.")
+
+
+CUT_WINDOWS = Exercise(
+    id="05.cut_windows",
+    title="Text into batches",
+    points=5,
+    difficulty=1,
+    minutes=10,
+    prompt="""
+Write `cut_windows(tokens, starts, block_size)`. `tokens` is the whole text, (N,) integers. `starts` is (B,)
+integers: where each window begins. Return two tensors of shape (B, block_size):
+
+- `x`: row b is the `block_size` tokens from `starts[b]` on;
+- `y`: the same, one token later. `y[b, t]` is the token that follows `x[b, t]`.
+""",
+    stub='''
+def cut_windows(tokens, starts, block_size):
+    """tokens (N,), starts (B,) -> x (B, T), y (B, T): y is x one token later."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("ten tokens, by hand", 2, _windows_by_hand),
+        Property("inputs and targets are shifted by one", 2, _windows_shift),
+        Property("any start, up to the last token", 1, _windows_edges),
+    ],
+    hints=(
+        "One window is tokens[s : s + block_size]. Its targets are the same slice moved by one. Build one of each "
+        "per start, then stack them.",
+        "torch.stack([tokens[s : s + block_size] for s in starts.tolist()]) is x. Do not shift x itself: its last "
+        "target is not in it.",
+        "y is torch.stack([tokens[s + 1 : s + 1 + block_size] for s in starts.tolist()]). Return x, y.",
+    ),
+)
+
+# --- cross_entropy ------------------------------------------------------------------------------------------
+
+
+def _entropy_even(answer, rng):
+    V = integer(rng, 7, 40)
+    got = number(answer(torch.zeros(6, V), torch.arange(6) % V))
+    says = "A model that finds all V tokens equally likely must have a loss of ln V."
+    require(math.isfinite(got), "The loss of equal logits is not a finite number.")
+    require(not math.isclose(got, -math.log(V), rel_tol=1e-3), says + " Yours has the wrong sign: a surprise is "
+                                                                      "*minus* the logarithm of a chance.")
+    require(not math.isclose(got, math.log2(V), rel_tol=1e-3), says + " Yours is in bits: use the natural logarithm.")
+    require(not math.isclose(got, 6 * math.log(V), rel_tol=1e-3), says + " Yours is the *sum* over the positions; "
+                                                                         "take the mean.")
+    close(got, math.log(V), says, atol=1e-4)
+
+
+def _entropy_by_hand(answer, rng):
+    # Chances 1/2, 1/4, 1/4 in both rows; the true tokens are the first and the last: ln 2 and ln 4.
+    logits = torch.tensor([[2.0, 1.0, 1.0], [1.0, 2.0, 1.0]]) * math.log(2)
+    got = number(answer(logits, torch.tensor([0, 2])))
+    require(not math.isclose(got, -(0.5 + 0.25) / 2, abs_tol=1e-4),
+            "Your code averages the chances themselves; a surprise is the *logarithm* of the chance.")
+    require(not math.isclose(got, -logits.log_softmax(-1).mean().item(), abs_tol=1e-4),
+            "Your code averages over all tokens of the vocabulary. Pick out, in each row, the one that really came.")
+    close(got, 1.5 * math.log(2),
+          "Chances of 1/2 and 1/4 for the tokens that came: the loss is (ln 2 + ln 4) / 2. Yours differs.", atol=1e-4)
+
+
+def _entropy_shift(answer, rng):
+    logits = 2 * normal(rng, 7, 5)
+    targets = torch.randint(5, (7,), generator=rng)
+    got = number(answer(logits, targets))
+    shifted = number(answer(logits + 3 * normal(rng, 7, 1), targets))
+    close(shifted, got, "Adding the same number to all logits of a row changes the loss; it must not. Is the softmax "
+                        "over the vocabulary, the last axis?", atol=1e-4)
+
+
+def _entropy_large(answer, rng):
+    logits = torch.tensor([[1000.0, 0.0, 0.0], [0.0, 0.0, -1000.0]])
+    got = number(answer(logits, torch.tensor([1, 0])))
+    require(math.isfinite(got), "Logits of 1000 give infinity or NaN: exp overflows, or a chance of exactly 0 goes into "
+                                "the logarithm. log_softmax computes both steps safely as one.")
+    close(got, (1000 + math.log(2)) / 2, "For large logits the loss is wrong. Did you clamp something?", rtol=1e-4)
+
+
+def _entropy_agrees(answer, rng):
+    logits, targets = 3 * normal(rng, 3, 4, 6), torch.randint(6, (3, 4), generator=rng)
+    want = torch.nn.functional.cross_entropy(logits.double().flatten(0, 1), targets.flatten()).item()
+    for size in ((12, 6), (3, 4, 6)):
+        close(answer(logits.reshape(size), targets.reshape(size[:-1])), want,
+              "The result differs from PyTorch's own cross_entropy on random input.", atol=1e-4)
+
+
+CROSS_ENTROPY = Exercise(
+    id="05.cross_entropy",
+    title="How surprised?",
+    points=7,
+    difficulty=2,
+    minutes=10,
+    prompt="""
+Write `cross_entropy(logits, targets)`: the mean surprise, in nats, as one number (a scalar tensor).
+
+`logits` is (..., V), one score per possible token; `targets` is (...), the token that really came. The softmax of
+a row of logits gives chances; the surprise is minus the natural logarithm of the chance of the true token; the
+loss is its mean over all positions. Do not call PyTorch's own cross-entropy or NLL loss. Scores can be as large
+as 1000.
+""",
+    stub='''
+def cross_entropy(logits, targets):
+    """(..., V) and (...) -> (): the mean of minus ln(chance of the target)."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("knowing nothing costs ln V", 2, _entropy_even),
+        Property("two positions, by hand", 2, _entropy_by_hand),
+        Property("only differences between logits count", 1, _entropy_shift),
+        Property("large logits do not overflow", 1, _entropy_large),
+        Property("agrees with PyTorch's", 1, _entropy_agrees),
+    ],
+    hints=(
+        "Three steps: logarithms of the chances, pick the target's in each row, minus the mean.",
+        "logits.log_softmax(-1) gives all logarithms at once, safely. gather picks along the last axis, and wants "
+        "an index with as many axes: targets[..., None].",
+        "return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()",
+    ),
+)
+
+# --- cosine_schedule ----------------------------------------------------------------------------------------
+
+STEPS, WARMUP, PEAK, LOWEST = 110, 10, 2.0, 0.2
+
+
+def _schedule(answer, step):
+    return float(number(answer(step, STEPS, WARMUP, PEAK, LOWEST)))
+
+
+def _schedule_warmup(answer, rng):
+    first = _schedule(answer, 0)
+    require(first != 0, "The very first step has a rate of 0, so it is wasted: step 0 gets peak / warmup.")
+    require(not math.isclose(first, PEAK), "There is no warm-up: step 0 already has the peak rate.")
+    for step in range(WARMUP):
+        close(_schedule(answer, step), PEAK * (step + 1) / WARMUP,
+              "During the warm-up the rate is not peak * (step + 1) / warmup.")
+
+
+def _schedule_corners(answer, rng):
+    close(_schedule(answer, WARMUP), PEAK, "The step after the warm-up must have the peak rate. Does the cosine count "
+                                           "its steps from the end of the warm-up?")
+    end = _schedule(answer, STEPS)
+    require(not math.isclose(end, 0.0, abs_tol=1e-6), "The rate falls to 0; it must end at `lowest`.")
+    require(not math.isclose(end, PEAK), "At the end the rate is back at the peak: half a wave is needed, not a whole "
+                                         "one.")
+    close(end, LOWEST, "At step = steps the rate is not `lowest`.")
+    close(_schedule(answer, 60), (PEAK + LOWEST) / 2,
+          "Half-way down the rate must be half-way between peak and lowest.")
+
+
+def _schedule_shape(answer, rng):
+    rates = [_schedule(answer, step) for step in range(WARMUP, STEPS + 1)]
+    require(all(a > b for a, b in zip(rates[:-1], rates[1:], strict=True)), "After the warm-up the rate must fall at "
+                                                                            "every step.")
+    require(not math.isclose(rates[25], PEAK - (PEAK - LOWEST) / 4, rel_tol=1e-3), "That is a straight line; a cosine "
+                                                                                   "starts flat and ends flat.")
+    want = LOWEST + (PEAK - LOWEST) * (1 + math.sqrt(0.5)) / 2
+    close(rates[25], want, "A quarter of the way down the rate is not that of half a cosine wave.", rtol=1e-4)
+
+
+def _schedule_any(answer, rng):
+    warmup = integer(rng, 3, 9)
+    steps, peak = warmup + 4 * integer(rng, 5, 20), 10.0 ** -integer(rng, 2, 5)
+    half = warmup + (steps - warmup) // 2
+    close(answer(half, steps, warmup, peak, 0.0), peak / 2, "With other numbers the curve is wrong: is one of them "
+                                                            "written into your code?", atol=1e-9, rtol=1e-4)
+    close(answer(0, steps, 0, peak, 0.0), peak, "With warmup = 0 the first step must have the peak rate.", atol=1e-9)
+
+
+COSINE_SCHEDULE = Exercise(
+    id="05.cosine_schedule",
+    title="Up, then gently down",
+    points=6,
+    difficulty=2,
+    minutes=10,
+    prompt="""
+Write `cosine_schedule(step, steps, warmup, peak, lowest)`: the learning rate at a step, as a float.
+
+- For `step < warmup`: a straight line, `peak * (step + 1) / warmup`.
+- After that: half a cosine wave, from `peak` at `step = warmup` down to `lowest` at `step = steps`. With $u$ running
+  from 0 to 1 on the way, the rate is $\\text{lowest} + (\\text{peak} - \\text{lowest}) \\cdot (1 + \\cos \\pi u) / 2$.
+""",
+    stub='''
+def cosine_schedule(step, steps, warmup, peak, lowest):
+    """The learning rate at `step`, a float."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("the warm-up, step by step", 1, _schedule_warmup),
+        Property("peak, middle and end", 2, _schedule_corners),
+        Property("half a cosine wave", 2, _schedule_shape),
+        Property("any numbers", 1, _schedule_any),
+    ],
+    hints=(
+        "Two cases, with an if. For the second, first compute u: the share of the way down that is done.",
+        "u = (step - warmup) / (steps - warmup). It is 0 at the end of the warm-up and 1 at the end of the run.",
+        "if step < warmup: return peak * (step + 1) / warmup. Then return lowest + (peak - lowest) * (1 + "
+        "math.cos(math.pi * u)) / 2.",
+    ),
+)
+
+# --- catches_wrong_average: the learner writes the test -----------------------------------------------------
+
+
+def _right(grads, counts):
+    return sum(c * g for g, c in zip(grads, counts, strict=True)) / sum(counts)
+
+
+def _right_but_rounded(grads, counts):  # as another order of additions might
+    right = _right(grads, counts)
+    return torch.nextafter(right, right + 1)
+
+
+def _equal_parts(grads, counts):
+    return sum(grads) / len(grads)
+
+
+def _summed(grads, counts):
+    return sum(grads)
+
+
+def _weighted_sum(grads, counts):
+    return sum(c * g for g, c in zip(grads, counts, strict=True))
+
+
+def _last_only(grads, counts):
+    return grads[-1].clone()
+
+
+def _by_parts(grads, counts):
+    return _weighted_sum(grads, counts) / len(grads)
+
+
+def _twice(grads, counts):
+    return _right(grads, counts) / len(grads)
+
+
+def _two_at_most(grads, counts):
+    return _right(grads[:2], counts[:2])
+
+
+def _accepts(answer, accumulate):
+    return not truth(answer(lambda grads, counts: accumulate(grads, counts)))
+
+
+def _finds(answer, wrong, says):
+    """True for the wrong one and False for a right one: a constant earns nothing."""
+    require(not _accepts(answer, wrong), says)
+    require(_accepts(answer, _right), "It says True to a correct accumulation. What should the result be? The gradients, "
+                                      "weighted by their counts, divided by the number of all tokens.")
+
+
+def _average_right(answer, rng):
+    _finds(answer, _weighted_sum, "It says False to a version that never divides by the number of tokens.")
+    require(_accepts(answer, _right_but_rounded), "It says True to a correct version that rounds otherwise, in the "
+                                                  "last bit. Compare with torch.allclose.")
+
+
+def _average_sum(answer, rng):
+    _finds(answer, _summed, "It says False to a version that adds the parts up and never divides.")
+    _finds(answer, _twice, "It says False to a version that divides by the number of parts once too often.")
+
+
+def _average_last(answer, rng):
+    _finds(answer, _last_only, "It says False to a version that keeps only the last part: an accumulated gradient that "
+                               "is overwritten. Try parts whose gradients differ.")
+
+
+def _average_counts(answer, rng):
+    _finds(answer, _equal_parts, "It says False to a version that takes the plain mean of the parts. That is right only "
+                                 "when all parts have equally many tokens: try *unequal* counts.")
+    _finds(answer, _by_parts, "It says False to a version that divides by the number of parts, not of tokens.")
+
+
+def _average_many(answer, rng):
+    _finds(answer, _two_at_most, "It says False to a version that forgets every part after the second: try three parts.")
+
+
+CATCHES_WRONG_AVERAGE = Exercise(
+    id="05.catches_wrong_average",
+    title="Write the test: a gradient averaged wrongly",
+    points=7,
+    difficulty=3,
+    minutes=15,
+    prompt="""
+A large batch is read in parts. `accumulate(grads, counts)` gets, for each part, the gradient of its *mean* loss (a list
+of tensors of one shape) and how many tokens it had (a list of whole numbers). It must return the gradient of the mean
+loss over **all** tokens: what one large batch would have given.
+
+Write `catches_wrong_average(accumulate)`. It calls `accumulate` on examples that you make up, and returns `True` if the
+implementation is wrong, `False` if it is right. A right one may differ from yours in the last bit. In 2024 one of the
+bugs that you are hunting was found in the most used training library; it had been there for years.
+""",
+    stub='''
+def catches_wrong_average(accumulate):
+    """True if accumulate(grads, counts) is wrong, False if it is right."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("trusts what is right", 2, _average_right),
+        Property("catches a sum that is not divided, or twice", 1, _average_sum),
+        Property("catches a gradient that is overwritten", 1, _average_last),
+        Property("catches parts of unequal size", 2, _average_counts),
+        Property("catches what needs three parts", 1, _average_many),
+    ],
+    hints=(
+        "Compute the right answer yourself, from numbers that you choose, and compare. Choose numbers for which wrong "
+        "versions give something else.",
+        "Take three parts with different gradients and different counts. The mean over all tokens weighs "
+        "each part by its "
+        "count: the sum of count * gradient, divided by the sum of the counts.",
+        "grads = [torch.tensor([1.0, 2.0]), torch.tensor([-3.0, 5.0]), torch.tensor([4.0, 0.5])], counts = "
+        "[1, 2, 5]. Return "
+        "not torch.allclose(accumulate(grads, counts), want).",
+    ),
+)
+
+EXERCISES = [CUT_WINDOWS, CROSS_ENTROPY, COSINE_SCHEDULE, CATCHES_WRONG_AVERAGE]
