@@ -36,11 +36,8 @@ def main() -> None:
             )
             for lesson in lessons.find()
         }
-        ours = seconds(
-            [sys.executable, "-c", "from lib.course.cli import main; main()", "run", *preset]
-            + ["--jobs", str(options.jobs), "--out", "out"],
-            folder,
-        )
+        course = [sys.executable, "-c", "from lib.course.cli import main; main()", "run", *preset]
+        ours = seconds([*course, "--jobs", str(options.jobs), "--out", "out"], folder)
     total = sum(plain.values())
     for name, taken in plain.items():
         print(f"{name:28} {taken:7.1f} s")

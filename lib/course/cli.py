@@ -124,7 +124,7 @@ def run_command(
 @click.option("--preset", default="cpu", show_default=True, metavar="NAME", help="smoke, cpu or gpu.")
 @click.option("--seeds", default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds to run.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs side by side; default: one per core.")
-def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int | None) -> None:
+def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int | None) -> int:
     """Measure the claims of lessons and write their bands to data/expectations.json.
 
     Runs each lesson once per seed, headless. A band is the least and the greatest value, widened by the margin
@@ -135,8 +135,9 @@ def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int |
     from lib.course import lessons, report, runner
     from lib.course.measure import measure
 
-    if runner.check_preset(preset) == "auto":
+    if preset == "auto":
         raise CourseError("measure one preset by name: smoke, cpu or gpu")
+    runner.check_preset(preset)
     numbers = [text.strip() for text in seeds.split(",")]
     if not all(number.isdecimal() for number in numbers):
         raise CourseError(f"--seeds takes whole numbers with commas between them, not {seeds!r}")
@@ -144,11 +145,16 @@ def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int |
     workers = jobs or (1 if preset == "gpu" else runner.cores())
     for lesson in lessons.find(names):
         with report.Progress(Console(stderr=True)) as progress:
-            entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress)
+            try:
+                entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress)
+            except runner.Interrupted as interruption:
+                click.echo(f"course: interrupted; nothing written for {lesson.stem}", err=True)
+                return interruption.status
         click.echo(f"{lesson.stem}: {len(entries)} claims under {preset}")
         for entry in entries:
             low, high = entry["presets"][preset]["band"]
             click.echo(f"  {entry['id']}: mean {entry['presets'][preset]['mean']:g}, band {low:g} to {high:g}")
+    return 0
 
 
 @course.command("refresh")

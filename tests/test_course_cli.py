@@ -1,0 +1,56 @@
+"""The command line itself: help for everything, one line for a mistake, and no two-second import for a word."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lib.course import lessons
+from lib.course.cli import course, main
+
+
+def ended(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return end.value.code
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in course.list_commands(None))])
+def test_every_command_has_help(capsys, command):
+    assert ended(*command, "--help") == 0
+    told = capsys.readouterr()
+    assert told.out.startswith(f"Usage: {' '.join(['course', *command])}") and not told.err
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["run", "--jobs", "x"], "'x' is not a valid integer"),
+        (["refresh"], "Missing argument 'LESSON...'"),
+        (["refresh", "77"], "unknown lesson '77'"),
+        (["measure", "0", "--preset", "auto"], "measure one preset by name"),
+        (["measure", "0", "--preset", "cup"], "unknown preset 'cup'"),
+        (["measure", "0", "--seeds", "1,b"], "--seeds takes whole numbers"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, arguments, says):
+    assert ended(*arguments) == 2
+    told = capsys.readouterr()
+    assert not told.out and len(told.err.splitlines()) == 1
+    assert told.err.startswith("course: ") and says in told.err
+
+
+def test_lessons_are_listed(capsys):
+    assert ended("lessons") == 0
+    out = capsys.readouterr().out
+    assert all(lesson.path.name in out for lesson in lessons.series())
+
+
+def test_the_command_line_imports_nothing_heavy():
+    script = (
+        "import sys; import lib.course.cli, lib.course.lessons, lib.course.report, lib.course.runner\n"
+        "print([m for m in ('torch', 'transformers', 'papermill', 'nbclient', 'matplotlib') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
