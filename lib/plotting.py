@@ -72,7 +72,7 @@ def heatmap(
     if rows is not None:
         ax.set_yticks(range(len(rows)), rows)
     if columns is not None:
-        turn = len(columns) > 6 or max(map(len, columns), default=0) > 5
+        turn = len(columns) * max(map(len, columns), default=0) > 40
         ax.set_xticks(range(len(columns)), columns, rotation=60 if turn else 0, ha="right" if turn else "center")
     for side in ax.spines.values():
         side.set_visible(False)
