@@ -230,8 +230,9 @@ def _nearest_twin(answer, rng):
     twins = [3, 5, 8, 10]
     for i in twins:
         got = _nearest(answer, table, i, 3).tolist()
-        require(sorted(got) == [j for j in twins if j != i], "Three other rows point in the very direction of row i: "
-                "they belong in the list, and i does not. Take out row i by its index, not by skipping the first entry.",
+        require(sorted(got) == [j for j in twins if j != i],
+                "Three other rows point in the very direction of row i: they belong in the list, and i does not. Take "
+                "out row i by its index, not by skipping the first entry.",
                 f"rows {twins} are twins; for row {i}, got {got}")
 
 
