@@ -1,6 +1,8 @@
 """For every pytest run here, nbval's included: the same preset, no GPU, and a home that is nobody's."""
 
+import atexit
 import os
+import shutil
 import tempfile
 
 os.environ |= {
@@ -13,3 +15,5 @@ os.environ |= {
     "TOKENIZERS_PARALLELISM": "false",
     "JUPYTER_PLATFORM_DIRS": "1",
 }
+
+atexit.register(shutil.rmtree, os.environ["COURSE_HOME"], ignore_errors=True)
