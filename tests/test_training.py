@@ -90,9 +90,12 @@ def test_training_leaves_the_callers_random_state_alone(text):
 
 def test_evaluations_come_when_asked_for(text):
     seen = []
-    history = train(tiny(), text, text, TrainConfig(**SMALL), lambda step, h: seen.append((step, h.val_loss[-1])))
-    assert [step for step, _ in seen] == [0, 5, 10, 12] == history.val_steps
-    assert [loss for _, loss in seen] == history.val_loss
+    history = train(
+        tiny(), text, text, TrainConfig(**SMALL), lambda step, h: seen.append((step, h.step, h.val_loss[-1]))
+    )
+    assert [step for step, _, _ in seen] == [0, 5, 10, 12] == history.val_steps
+    assert all(step == known for step, known, _ in seen), "the history a listener sees is up to date"
+    assert [loss for _, _, loss in seen] == history.val_loss
     assert train(tiny(), text, None, TrainConfig(**SMALL)).val_loss == []
 
 
@@ -166,11 +169,11 @@ def test_muon_ignores_the_gradients_size_and_survives_zero():
 
 
 def test_a_step_of_muon_by_hand():
-    g = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    gradients = torch.randn(3, 12, 4, generator=torch.Generator().manual_seed(0))
     p = torch.nn.Parameter(torch.ones(12, 4))
     optimizer = Muon([p], lr=0.1, momentum=0.9, weight_decay=0.5)
     momentum, want = torch.zeros(12, 4), torch.ones(12, 4)
-    for _ in range(2):
+    for g in gradients:
         p.grad = g.clone()
         optimizer.step()
         momentum = 0.9 * momentum + 0.1 * g
