@@ -1,6 +1,7 @@
 """Lesson 05, training: the exercises."""
 
 import math
+from itertools import pairwise
 
 import torch
 
@@ -132,8 +133,9 @@ def _entropy_shift(answer, rng):
 def _entropy_large(answer, rng):
     logits = torch.tensor([[1000.0, 0.0, 0.0], [0.0, 0.0, -1000.0]])
     got = number(answer(logits, torch.tensor([1, 0])))
-    require(math.isfinite(got), "Logits of 1000 give infinity or NaN: exp overflows, or a chance of exactly 0 goes into "
-                                "the logarithm. log_softmax computes both steps safely as one.")
+    require(math.isfinite(got),
+            "Logits of 1000 give infinity or NaN: exp overflows, or a chance of exactly 0 goes into the logarithm. "
+            "log_softmax computes both steps safely as one.")
     close(got, (1000 + math.log(2)) / 2, "For large logits the loss is wrong. Did you clamp something?", rtol=1e-4)
 
 
@@ -211,7 +213,7 @@ def _schedule_corners(answer, rng):
 
 def _schedule_shape(answer, rng):
     rates = [_schedule(answer, step) for step in range(WARMUP, STEPS + 1)]
-    require(all(a > b for a, b in zip(rates[:-1], rates[1:], strict=True)), "After the warm-up the rate must fall at "
+    require(all(a > b for a, b in pairwise(rates)), "After the warm-up the rate must fall at "
                                                                             "every step.")
     require(not math.isclose(rates[25], PEAK - (PEAK - LOWEST) / 4, rel_tol=1e-3), "That is a straight line; a cosine "
                                                                                    "starts flat and ends flat.")
@@ -307,8 +309,9 @@ def _accepts(answer, accumulate):
 def _finds(answer, wrong, says):
     """True for the wrong one and False for a right one: a constant earns nothing."""
     require(not _accepts(answer, wrong), says)
-    require(_accepts(answer, _right), "It says True to a correct accumulation. What should the result be? The gradients, "
-                                      "weighted by their counts, divided by the number of all tokens.")
+    require(_accepts(answer, _right),
+            "It says True to a correct accumulation. What should the result be? The gradients, weighted by their "
+            "counts, divided by the number of all tokens.")
 
 
 def _average_right(answer, rng):
@@ -328,13 +331,15 @@ def _average_last(answer, rng):
 
 
 def _average_counts(answer, rng):
-    _finds(answer, _equal_parts, "It says False to a version that takes the plain mean of the parts. That is right only "
-                                 "when all parts have equally many tokens: try *unequal* counts.")
+    _finds(answer, _equal_parts,
+           "It says False to a version that takes the plain mean of the parts. That is right only "
+           "when all parts have equally many tokens: try *unequal* counts.")
     _finds(answer, _by_parts, "It says False to a version that divides by the number of parts, not of tokens.")
 
 
 def _average_many(answer, rng):
-    _finds(answer, _two_at_most, "It says False to a version that forgets every part after the second: try three parts.")
+    _finds(answer, _two_at_most,
+           "It says False to a version that forgets every part after the second: try three parts.")
 
 
 CATCHES_WRONG_AVERAGE = Exercise(
