@@ -219,7 +219,8 @@ class Transformer(nn.Module):
         S = past + tokens.size(1)
         if S > self.config.block_size:
             raise CourseError(
-                f"{S} tokens are more than block_size={self.config.block_size}; shorten the input or train a longer block"
+                f"{S} tokens are more than block_size={self.config.block_size}; "
+                f"shorten the input or train a longer block"
             )
         positions = torch.arange(past, S, device=tokens.device)  # (T,)
         x = self.embedding(tokens)  # (B, T, D)

@@ -49,7 +49,8 @@ GREEDY = Exercise(
     minutes=3,
     prompt="""
 Write `greedy(probabilities)`. It gets a tensor of shape (V,), one probability for each token of the vocabulary.
-It returns the number of the most likely token, as an `int`. Tokens are numbered from 0: for probabilities 0.1, 0.6, 0.3 that is 1.
+It returns the number of the most likely token, as an `int`. Tokens are numbered from 0: for probabilities 0.1, 0.6, 0.3
+that is 1.
 """,
     stub='''
 def greedy(probabilities):
@@ -73,7 +74,7 @@ def greedy(probabilities):
 
 def _match(answer, given, truths, want, says):
     got = number(answer(list(given), list(truths)))
-    require(got != 100 * want or want == 0, "That is per cent. A share lies between 0 and 1: divide by the number only.")
+    require(got != 100 * want or want == 0, "That is per cent. A share lies between 0 and 1.")
     require(not (want and got == want * len(truths) and len(truths) > 1),
             "That is how many are right. A share is wanted: divide by how many there are.")
     require(abs(got - want) < 1e-9, says, f"expected {want:.4g}, got {got:.4g}")
