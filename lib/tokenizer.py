@@ -133,7 +133,7 @@ class BPETokenizer:
         tokenizer = cls()
         while tokenizer.vocab_size < vocab_size and heap:
             count, pair = heappop(heap)
-            if -count != counts[pair]:  # the entry is out of date: its pair has lost occurrences since
+            if -count != counts[pair]:  # out of date: other merges have since taken some of its occurrences
                 if counts[pair]:
                     heappush(heap, (-counts[pair], pair))
                 continue
@@ -150,7 +150,6 @@ class BPETokenizer:
                 counts[neighbours] += change
                 if change > 0:
                     heappush(heap, (-counts[neighbours], neighbours))
-            counts[pair] = 0
             if progress:
                 progress(new - 255, vocab_size - 256)
         return tokenizer
@@ -370,13 +369,15 @@ def _are_merges(pairs: object) -> bool:
     """Whether each entry is two ids older than its own, none comes twice, and the tokens fit in memory."""
     if not isinstance(pairs, list):
         return False
-    lengths = [1] * 256
+    lengths = [1] * 256  # of the tokens, in bytes
+    total = 256
     for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2:
             return False
         if not all(type(id) is int and 0 <= id < len(lengths) for id in pair):
             return False
         lengths.append(lengths[pair[0]] + lengths[pair[1]])
-        if lengths[-1] > LARGEST:
+        total += lengths[-1]
+        if total > LARGEST:
             return False
-    return len({tuple(pair) for pair in pairs}) == len(pairs) and sum(lengths) <= LARGEST
+    return len({tuple(pair) for pair in pairs}) == len(pairs)
