@@ -315,17 +315,20 @@ def _merge_in_word(word: list[int], pair: tuple[int, int], new: int) -> list[tup
     """
     left, right = pair
     changes = []
-    place = 0
-    while place < len(word) - 1:
-        if word[place] == left and word[place + 1] == right:
-            if place > 0:
-                previous = word[place - 1]
-                changes += ((previous, left), -1), ((previous, new), 1)
-            if place + 2 < len(word):
-                following = word[place + 2]
-                changes += ((right, following), -1), ((new, following), 1)
-            word[place : place + 2] = [new]
-        place += 1
+    after = []  # the word after the merge; written anew, for cutting it out of a long list would be quadratic
+    place, end = 0, len(word)
+    while place < end:
+        if word[place] == left and place + 1 < end and word[place + 1] == right:
+            if after:
+                changes += ((after[-1], left), -1), ((after[-1], new), 1)
+            if place + 2 < end:
+                changes += ((right, word[place + 2]), -1), ((new, word[place + 2]), 1)
+            after.append(new)
+            place += 2
+        else:
+            after.append(word[place])
+            place += 1
+    word[:] = after
     return changes
 
 

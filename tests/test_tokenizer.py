@@ -273,10 +273,10 @@ def test_one_enormous_word(real, library_real, word):
 
 
 def test_training_on_one_enormous_word():
-    ours = BPETokenizer.train("a" * 200_000, 300)
-    # 2, 4, 8, … up to 64 of them, where 3125 remain; from there on a lone last one is left over.
+    ours = BPETokenizer.train("a" * 1_000_000, 300)
+    # 2, 4, 8, … up to 64 of them, where 15,625 remain; from there on a lone last one is left over.
     assert [len(left + right) for left, right in ours.merges[:6]] == [2, 4, 8, 16, 32, 64]
-    assert ours.encode("a" * 200_000) == [256 + len(ours.merges) - 1]
+    assert ours.encode("a" * 1_000_000) == [256 + len(ours.merges) - 1]
 
 
 # --- encoding and decoding
