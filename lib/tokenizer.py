@@ -165,7 +165,7 @@ class BPETokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that a token stands for. They need not be whole characters."""
-        return _look_up(self._tokens, [id])[0]
+        return _look_up(self._tokens, [int(id)])[0]
 
     def encode(self, text: str) -> list[int]:
         """The ids of the text's tokens, with no special tokens added.
@@ -353,6 +353,8 @@ def _look_up(table: dict, ids: Iterable[int]) -> list:
         ids = ids.tolist()
     try:
         return [table[id] for id in ids]
+    except TypeError:
+        raise CourseError("the ids must be one row of whole numbers; of a batch take one row, as in ids[0]") from None
     except KeyError as unknown:
         raise CourseError(
             f"there is no token {unknown.args[0]}; this tokenizer's ids are 0 to {len(table) - 1}"

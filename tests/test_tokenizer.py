@@ -335,6 +335,16 @@ def test_an_id_outside_the_vocabulary_is_refused(trained, id):
         trained.token_bytes(id)
 
 
+@pytest.mark.parametrize("ids", [torch.zeros(2, 3, dtype=torch.int64), torch.tensor(5), [[1, 2]], 5])
+def test_ids_that_are_not_one_row_are_refused(trained, ids):
+    with pytest.raises(CourseError, match="one row of whole numbers"):
+        trained.decode(ids)
+
+
+def test_token_bytes_of_a_tensors_entries(trained):
+    assert b"".join(map(trained.token_bytes, torch.tensor(trained.encode("To be")))) == b"To be"
+
+
 # --- files
 
 
