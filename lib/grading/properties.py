@@ -56,6 +56,8 @@ def call(answer, *args, in_place=False, **kwargs):
                         "in place).")
     try:
         return _plain(got)
+    except Wrong:
+        raise
     except Exception as error:
         raise Wrong("What your code returned cannot be read: a tensor without data, or of an unusual "
                     "kind.") from error
@@ -82,8 +84,6 @@ def tensor(got):
         raise Wrong(f"Your code returned {_kind(got)}; a torch tensor is expected.")
     if got.layout is not torch.strided or got.is_quantized:
         raise Wrong("Your code returned a sparse or quantised tensor; an ordinary one is expected.")
-    if got.numel() > HUGE:
-        raise Wrong(f"Your code returned a tensor of shape {_size(got.shape)}: far larger than any right answer.")
     return got
 
 
@@ -214,6 +214,8 @@ def _same(a, b):
 
 
 def _plain(value):
+    if isinstance(value, torch.Tensor) and value.numel() > HUGE:  # here, before any property goes through its entries
+        raise Wrong(f"Your code returned a tensor of shape {_size(value.shape)}: far larger than any right answer.")
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().as_subclass(torch.Tensor)
     if type(value) in (tuple, list):
