@@ -6,7 +6,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import torch
 
 from lib.grading import notebook
 from lib.grading.answers import answer, answers, load, mutant_source, reference_source
@@ -19,12 +18,7 @@ MUTANTS = [(id, m.name) for id in IDS for m in answers(id[:2])[id].mutants] if I
 SEEDS = range(20)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("id", IDS)

@@ -26,12 +26,7 @@ SIZES = dict(vocab_size=17, block_size=16, n_layer=2, n_head=2, d_model=16)
 SMALL = dict(steps=12, batch_size=4, block_size=8, warmup=3, eval_every=5, eval_batches=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
