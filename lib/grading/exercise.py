@@ -34,6 +34,10 @@ class Wrong(Exception):
         self.detail = detail
 
 
+class Gone(Wrong):
+    """The process that an answer lived in is no more: it crashed, or passed a limit. The message says which."""
+
+
 class NotAttempted(Exception):
     """The answer is still the stub: it raised NotImplementedError with no text."""
 

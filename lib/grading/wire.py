@@ -1,0 +1,171 @@
+"""Values as bytes between the judge and a sandbox: JSON for their structure, raw numbers for their tensors.
+
+Both ends import this file, and the judge believes nothing that comes through it: a frame has a size limit, JSON holds
+only plain values, a tensor is a known dtype and a length that is checked, and whatever else an answer returns stays
+where it is, known here by a number and the name of its type. Nothing is ever unpickled.
+
+A frame is two lengths (4 bytes each, big-endian), that many bytes of JSON, that many of numbers. A tensor in the JSON
+is its dtype, its shape and where its numbers start.
+"""
+
+import json
+import math
+import socket
+import struct
+import time
+
+import numpy as np
+import torch
+
+MOST_JSON = 8 * 2**20  # bytes: a list of a million numbers; more structure than any answer needs
+MOST_NUMBERS = 256 * 2**20  # bytes in all tensors of one frame
+HEAD = struct.Struct(">II")
+DTYPES = {str(d).removeprefix("torch."): d for d in (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)}  # fmt: skip
+
+
+class Broken(Exception):
+    """The other end is gone, or what it says is no frame."""
+
+
+class Late(Exception):
+    """The other end did not answer in time."""
+
+
+def send(channel: socket.socket, message: dict, refer=None, deadline: float | None = None) -> None:
+    """Send one message. refer(object) gives the dictionary that stands for what cannot travel.
+
+    Raises Broken, Late, or ValueError for a message too large to send.
+    """
+    blob = bytearray()
+    tree = {key: encode(value, blob, refer) for key, value in message.items()}
+    head = json.dumps(tree, separators=(",", ":")).encode()
+    if len(head) > MOST_JSON:
+        raise ValueError("more text and numbers than the grader takes")
+    _wait(channel, deadline)
+    try:
+        channel.sendall(HEAD.pack(len(head), len(blob)) + head + blob)
+    except TimeoutError:
+        raise Late from None
+    except OSError as error:
+        raise Broken(str(error)) from None
+
+
+def receive(channel: socket.socket, resolve=None, deadline: float | None = None) -> dict:
+    """The next message. resolve(dictionary) gives back what `refer` stood for. Raises Broken or Late."""
+    head, blob = HEAD.unpack(_read(channel, HEAD.size, deadline))
+    if head > MOST_JSON or blob > MOST_NUMBERS + MOST_JSON:
+        raise Broken("a message larger than any right answer")
+    head, blob = _read(channel, head, deadline), _read(channel, blob, deadline)
+    try:
+        tree = json.loads(head)
+        blob = memoryview(blob)
+        return {key: decode(value, blob, resolve) for key, value in tree.items()}
+    except Exception as error:  # the sender may have made it so that any of the three stumbles
+        raise Broken(f"no message: {type(error).__name__}") from None
+
+
+def encode(value, blob: bytearray, refer=None):
+    """A value as JSON; the numbers of its tensors are added to `blob`. Raises ValueError for tensors too large to send."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, torch.Tensor):
+        return _tensor(value, blob, "grad" if value.requires_grad else "tensor", refer)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return _tensor(torch.from_numpy(np.ascontiguousarray(value)), blob, "array", refer)
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf":
+        return encode(value.item(), blob)
+    if isinstance(value, list):
+        return [encode(v, blob, refer) for v in value]
+    if isinstance(value, tuple):
+        return {"tuple": [encode(v, blob, refer) for v in value]}
+    if isinstance(value, dict):
+        return {"dict": [[encode(k, blob, refer), encode(v, blob, refer)] for k, v in value.items()]}
+    if refer is None:
+        raise TypeError(f"{type(value).__name__} cannot be sent")
+    return refer(value)
+
+
+def _tensor(value: torch.Tensor, blob: bytearray, kind: str, refer):
+    name = str(value.dtype).removeprefix("torch.")
+    if value.layout is not torch.strided or name not in DTYPES or value.is_meta:
+        if refer is None:
+            raise TypeError("an unusual tensor cannot be sent")
+        return {"odd": "complex" if value.is_complex() else "sparse"}
+    size = value.numel() * value.element_size()
+    if len(blob) + size > MOST_NUMBERS:  # before a view of 10^12 entries is written out
+        raise ValueError(f"a tensor of shape {tuple(value.shape)}: far larger than any right answer")
+    blob += bytes(-len(blob) % 8)  # so that every dtype may start there
+    start = len(blob)
+    if size:
+        plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_neg().contiguous()
+        blob += memoryview(plain.reshape(-1).view(torch.uint8).numpy())
+    return {kind: [name, list(value.shape), start]}
+
+
+def _rebuilt(about: list, blob: memoryview) -> torch.Tensor:
+    """A tensor from its dtype, shape and place in the blob; none of the three is believed."""
+    name, shape, start = about
+    dtype, count = DTYPES[name], math.prod(shape)
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(blob, dtype=dtype, count=count, offset=start).reshape(shape)  # raises if out of bounds
+
+
+def decode(value, blob: memoryview, resolve=None):
+    """The value that `encode` made this JSON of."""
+    if isinstance(value, list):
+        return [decode(v, blob, resolve) for v in value]
+    if not isinstance(value, dict):
+        return value
+    [(kind, content), *rest] = value.items()
+    if kind == "tensor":
+        return _rebuilt(content, blob)
+    if kind == "grad":
+        return _rebuilt(content, blob).requires_grad_()
+    if kind == "array":
+        return _rebuilt(content, blob).numpy()
+    if kind == "tuple":
+        return tuple(decode(v, blob, resolve) for v in content)
+    if kind == "dict":
+        return {decode(k, blob, resolve): decode(v, blob, resolve) for k, v in content}
+    if kind == "odd":
+        return torch.zeros(0, dtype=torch.complex64) if content == "complex" else torch.zeros(0).to_sparse()
+    if resolve is None:
+        raise ValueError(kind)
+    return resolve(value)
+
+
+def _read(channel: socket.socket, size: int, deadline: float | None) -> bytearray:
+    data = bytearray(size)
+    view, got = memoryview(data), 0
+    while got < size:
+        _wait(channel, deadline)
+        try:
+            n = channel.recv_into(view[got:])
+        except TimeoutError:
+            raise Late from None
+        except OSError as error:
+            raise Broken(str(error)) from None
+        if n == 0:
+            raise Broken("the other end is gone")
+        got += n
+    return data
+
+
+def _wait(channel: socket.socket, deadline: float | None) -> None:
+    if deadline is None:
+        channel.settimeout(None)
+        return
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise Late
+    channel.settimeout(left)
