@@ -51,10 +51,12 @@ def evaluate(exercise, answer, seed=0):
     Each property draws its inputs from a generator of its own, made from seed, exercise and property: the
     same seed gives the same inputs, whatever other properties there are.
     """
-    if not callable(answer):
-        message = f"`{exercise.name}` is {type(answer).__name__}, not a function. Run the answer cell."
-        outcomes = tuple(Outcome(p.name, 0, p.points, message) for p in exercise.properties)
-        return Result(0, exercise.points, True, outcomes)
+    if exercise.is_value and answer is ...:
+        return nothing(exercise, "")
+    if callable(answer) == exercise.is_value:
+        wanted = "a value, not a function" if exercise.is_value else "a function"
+        return nothing(exercise, f"`{exercise.name}` is {type(answer).__name__}; {wanted} is expected. Run the answer "
+                                 "cell.", attempted=True)
     outcomes, attempted = [], False
     for p in exercise.properties:
         start = _number(seed, exercise.id, p.name)
@@ -63,7 +65,7 @@ def evaluate(exercise, answer, seed=0):
             # a call for each kind of GPU, with a stack trace, for good.)
             torch.default_generator.manual_seed(start)
             try:
-                p.test(Guarded(answer), torch.Generator().manual_seed(start))
+                p.test(answer if exercise.is_value else Guarded(answer), torch.Generator().manual_seed(start))
                 outcomes.append(Outcome(p.name, p.points, p.points))
             except NotAttempted:
                 outcomes.append(Outcome(p.name, 0, p.points, "This part still raises NotImplementedError."))
@@ -76,6 +78,12 @@ def evaluate(exercise, answer, seed=0):
                 outcomes.append(Outcome(p.name, 0, p.points, message, detail, crashed=True))
         attempted = True
     return Result(sum(o.points for o in outcomes), exercise.points, attempted, tuple(outcomes))
+
+
+def nothing(exercise, message, attempted=False):
+    """The result of an answer that could not be put to the test: no points, and why."""
+    outcomes = tuple(Outcome(p.name, 0, p.points, message) for p in exercise.properties)
+    return Result(0, exercise.points, attempted, outcomes)
 
 
 def _number(*parts):

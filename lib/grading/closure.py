@@ -75,6 +75,7 @@ def needed(statements: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
     return [statements[i] for i in sorted(chosen)]
 
 
-def digest(source: str, names: set[str]) -> str:
-    """A short digest of what `names` mean in a module's source: it changes with any code they need, not with comments."""
-    return hashlib.sha256("\n".join(ast.dump(s) for s in needed(parse(source), names)).encode()).hexdigest()[:16]
+def digest(source: str, names: set[str] | None) -> str:
+    """A short digest of what `names` (None: all) mean in a module: it changes with any code they need, not with comments."""
+    statements = parse(source) if names is None else needed(parse(source), names)
+    return hashlib.sha256("\n".join(map(ast.dump, statements)).encode()).hexdigest()[:16]

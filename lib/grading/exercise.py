@@ -7,13 +7,16 @@ mutants live apart, in `lib/grading/answers/`, which a learner's copy does not c
 import ast
 import difflib
 import functools
+import hashlib
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib.errors import CourseError
+from lib.grading.closure import bound, digest, parse
 
 # What an answer may use without importing it. The lesson has; whoever runs an answer alone runs this first.
 PRELUDE = "import math\n\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
@@ -66,8 +69,10 @@ class Exercise:
     """What a learner is asked, and how the answer is judged.
 
     id: lesson and short name, "02.causal_mask". points: the sum over the properties. minutes: a newcomer's.
-    stub: the source of the answer cell, which defines `name` (a function or a class; by default the id's
-    second part) and raises a bare NotImplementedError. hints: three, from a nudge to nearly the answer.
+    stub: the source of the answer cell, which defines `name` (by default the id's second part): a function or a
+    class that raises a bare NotImplementedError, or, where the answer is a value, `name = ...`. hints: three, from a
+    nudge to nearly the answer. forbidden: names an answer should not use, because they are the exercise; a grader
+    shows them to a person.
     """
 
     id: str
@@ -80,6 +85,7 @@ class Exercise:
     properties: tuple
     hints: tuple
     name: str = ""
+    forbidden: tuple = ()
 
     def __post_init__(self):
         object.__setattr__(self, "properties", tuple(self.properties))
@@ -109,7 +115,7 @@ class Exercise:
         if not defines(self.stub, self.name):
             self._reject(f"the stub must define {self.name}")
         if not unsolved(self.stub):
-            self._reject("the stub must raise a bare NotImplementedError")
+            self._reject("the stub must raise a bare NotImplementedError, or be `name = ...`")
 
     def _reject(self, why):
         raise CourseError(f"exercise {self.id}: {why}")
@@ -118,23 +124,33 @@ class Exercise:
     def lesson(self):
         return self.id[:2]
 
+    @property
+    def is_value(self):
+        """Whether the answer is a value, such as a letter or a number, and not a function or a class."""
+        return not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(self.stub).body)
+
+    @functools.cached_property
+    def version(self):
+        """Changes when what the answer is held against does: an exercise that was mended is graded anew."""
+        import lib.grading.properties as common
+
+        parts = [self.id, self.name, digest(inspect.getsource(common), None)]
+        for p in self.properties:
+            parts += [p.name, p.points, digest(inspect.getsource(inspect.getmodule(p.test)), {p.test.__name__})]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
 
 def defines(source, name):
-    """Whether Python source defines `name` at its top level, as a function or a class."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError):
-        return False
-    return any(isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name for node in body)
+    """Whether Python source gives `name` a meaning of its own at its top level; to import it does not count."""
+    return any(name in bound(s) for s in parse(source) if not isinstance(s, ast.Import | ast.ImportFrom))
 
 
 def unsolved(source):
-    """Whether an answer's source still raises a bare NotImplementedError somewhere."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError):
-        return False
-    raised = [node.exc for node in nodes if isinstance(node, ast.Raise)]
+    """Whether an answer's source still raises a bare NotImplementedError somewhere, or sets a name to `...`."""
+    body = parse(source)
+    if any(isinstance(s, ast.Assign) and isinstance(s.value, ast.Constant) and s.value.value is ... for s in body):
+        return True
+    raised = [node.exc for s in body for node in ast.walk(s) if isinstance(node, ast.Raise)]
     raised = [exc.func if isinstance(exc, ast.Call) and not exc.args else exc for exc in raised]
     return any(isinstance(exc, ast.Name) and exc.id == "NotImplementedError" for exc in raised)
 

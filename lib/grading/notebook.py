@@ -75,39 +75,30 @@ def solve(nb, answers):
 
 
 def answer_cells(nb):
-    """{exercise id: source} of a notebook, which may be any parsed JSON: a submission is not to be trusted.
-
-    Only the grade_id counts. Of a cell copied id and all, the last that is not the stub counts.
-    """
+    """{exercise id: source} of a notebook's answer cells. Of a cell copied id and all, the last that is solved counts."""
     found = {}
-    cells = nb.get("cells") if isinstance(nb, dict) else None
-    for cell in cells if isinstance(cells, list) else []:
-        if not isinstance(cell, dict) or cell.get("cell_type") != "code":
-            continue
-        match = GRADE_ID.fullmatch(_grade_id(cell))
-        source = cell.get("source")
-        if isinstance(source, list) and all(isinstance(line, str) for line in source):
-            source = "".join(source)  # how the file spells it
-        if not match or match[3] or not isinstance(source, str):
-            continue
-        id = f"{match[1]}.{match[2]}"
-        if id not in found or not unsolved(source):
-            found[id] = source
+    for cell in nb.cells:
+        id, role = _place(cell)
+        if role == "answer" and (id not in found or not unsolved(cell.source)):
+            found[id] = cell.source
     return found
 
 
 def _grade_id(cell):
     """The cell's grade_id, or "" if it has none."""
-    metadata = cell.get("metadata")
-    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    grade_id = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
-    return grade_id if isinstance(grade_id, str) else ""
+    return str(cell.metadata.get("nbgrader", {}).get("grade_id", ""))
+
+
+def place(grade_id):
+    """(exercise id, role) that a grade_id names; None for any other."""
+    match = GRADE_ID.fullmatch(grade_id)
+    return (f"{match[1]}.{match[2]}", (match[3] or "-answer")[1:]) if match else None
 
 
 def _place(cell):
     """(exercise id, role) of a cell: prompt, answer, check or marker. (None, None) for any other."""
-    if match := GRADE_ID.fullmatch(_grade_id(cell)):
-        return f"{match[1]}.{match[2]}", (match[3] or "-answer")[1:]
+    if found := place(_grade_id(cell)):
+        return found
     if cell.cell_type == "code" and (match := MARKER.fullmatch(cell.source.strip())):
         return match[1], "marker"
     return None, None

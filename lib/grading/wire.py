@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 MOST_JSON = 8 * 2**20  # bytes: a list of a million numbers; more structure than any answer needs
-MOST_NUMBERS = 256 * 2**20  # bytes in all tensors of one frame
+MOST_NUMBERS = 64 * 2**20  # bytes in all tensors of one frame
 HEAD = struct.Struct(">II")
 DTYPES = {str(d).removeprefix("torch."): d for d in (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,

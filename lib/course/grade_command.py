@@ -1,0 +1,201 @@
+"""`course grade`: judge submissions, keep the grades, tell everyone what they need to know."""
+
+import secrets
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lib.course.runner import cores
+from lib.errors import CourseError
+
+SHOWN = 20  # lines of each list on the terminal; the files have all
+
+
+@click.command("grade")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/grades"), show_default=True,
+              help="Folder for grades.json, the tables and the feedback pages.")
+@click.option("--db", metavar="FILE|URL", help="The gradebook; default: gradebook.sqlite in the output folder.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Submissions side by side; default: one per core.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=40.0, show_default=True, metavar="SECONDS",
+              help="What one answer may take; of computing, half as much.")
+@click.option("--rules", type=click.Choice(["flag", "cost"]), default="flag", show_default=True,
+              help="An answer that uses what it was to write: show a person, or give no points.")
+@click.option("--learner", metavar="NAME", help="Whose a single notebook or folder is.")
+@click.option("--seed", type=int, metavar="N", help="Draw the hidden inputs from N; default: fresh ones.")
+@click.option("--regrade", is_flag=True, help="Judge anew what the gradebook has already.")
+@click.option("--unsandboxed", is_flag=True, help="Run answers without isolation. Every grade is marked so.")
+def grade(
+    paths: tuple[Path, ...],
+    out: Path,
+    db: str | None,
+    jobs: int | None,
+    timeout: float,
+    rules: str,
+    learner: str | None,
+    seed: int | None,
+    regrade: bool,
+    unsandboxed: bool,
+) -> int:
+    """Grade notebooks: one, a learner's folder of them, or a folder of many learners' folders.
+
+    Answers run in a sandbox, verdicts are made outside it. Grades are kept as they are made: after an interruption,
+    the same command finishes the rest; a file that has not changed is not judged again, unless its exercise has.
+
+    Exit status 0: all was graded. 1: some submission could not be; the table says which and why.
+    """
+    from lib.grading import exports, feedback
+    from lib.grading.gradebook import Gradebook
+    from lib.grading.pool import Settings, run
+    from lib.grading.sandbox import Limits
+
+    console = Console()
+    began, since = time.monotonic(), datetime.now(UTC)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CourseError(f"cannot make {out} ({error.strerror}); choose another folder with --out") from None
+    settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost")
+    with Gradebook(db or out / "gradebook.sqlite") as book:
+        work, kept, notes = _work(paths, learner, book, seed, regrade, unsandboxed)
+        try:
+            with _bar(len(work)) as (bar, task):
+
+                def done(report) -> None:
+                    book.write(report)
+                    bar.update(task, advance=1, description=report.learner[:30])
+
+                run(work, settings, jobs or cores(), done)
+        except KeyboardInterrupt:
+            click.echo("course: interrupted; the same command goes on from here, nothing graded is lost", err=True)
+            return 130
+        standings = book.standings()
+        changes = book.changes(since)
+    exports.write(standings, out)
+    feedback.write(standings, out / "feedback")
+    _summary(console, standings, changes, notes, len(work), kept, time.monotonic() - began)
+    console.print(f"Grades, tables and feedback: {out}", highlight=False, markup=False, soft_wrap=True)
+    here = {job.learner for job in work}
+    return int(any(r.problem for s in standings if s.learner in here for r in s.reports) or bool(notes))
+
+
+def _work(paths, learner, book, seed, regrade, unsandboxed):
+    """The jobs to do, how many lessons are graded already, and a line for each file that is left out."""
+    from lib.grading.exercise import exercises
+    from lib.grading.pool import Job
+    from lib.grading.reading import read
+    from lib.grading.report import Report
+    from lib.grading.submission import find, lessons
+
+    have = {e.lesson for e in exercises()}
+    work, kept, notes, taken = [], 0, [], {}
+
+    def leave_out(who: str, path: Path, digest: str, why: str) -> None:
+        notes.append((who, str(path), why))
+        book.write(Report(who, "", str(path), digest, problem=why))
+
+    for found in find(list(paths), learner):
+        file = None if found.problem else read(found.path)
+        problem = found.problem or file.problem
+        here = [] if problem else [lesson for lesson in lessons(file.cells) if lesson in have]
+        if not problem and not here:
+            problem = "it holds no exercise of this course"
+        if problem:
+            leave_out(found.learner, found.path, file.digest if file else "", problem)
+            continue
+        for lesson in here:
+            if (first := taken.setdefault((found.learner, lesson), found.path)) != found.path:
+                notes.append((found.learner, str(found.path), f"a second notebook of lesson {lesson}; {first} counts"))
+                continue
+            wanted = {e.id: e.version for e in exercises(lesson)}
+            graded = {} if regrade else book.graded(found.learner, lesson, file.digest, isolated=not unsandboxed)
+            todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
+            drawn = secrets.randbits(62) if seed is None else seed
+            if todo:
+                work.append(Job(found.learner, lesson, str(found.path), file.digest, file.cells, drawn, todo))
+            else:
+                kept += 1
+                book.write(Report(found.learner, lesson, str(found.path), file.digest))  # the newest again
+    return work, kept, notes
+
+
+class _bar:
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, total: int):
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self.task = self.progress.add_task("starting", total=total)
+
+    def __enter__(self):
+        self.progress.start()
+        return self.progress, self.task
+
+    def __exit__(self, *_) -> None:
+        self.progress.stop()
+
+
+def _summary(console: Console, standings, changes, notes, judged: int, kept: int, seconds: float) -> None:
+    from lib.grading.exercise import exercise
+
+    lessons: dict[str, list] = {}
+    for standing in standings:
+        for report in standing.reports:
+            if report.lesson:
+                lessons.setdefault(report.lesson, []).append(report)
+    table = Table(box=None, pad_edge=False)
+    for name in ("lesson", "submissions", "mean points", "of", "full marks"):
+        table.add_column(name, justify="left" if name == "lesson" else "right")
+    for lesson, reports in sorted(lessons.items()):
+        whole = max(r.out_of for r in reports)
+        mean = sum(r.points for r in reports) / len(reports)
+        full = sum(r.points == r.out_of > 0 for r in reports)
+        table.add_row(lesson, str(len(reports)), f"{mean:.1f}", str(whole), str(full))
+    console.print(table)
+
+    share: dict[str, list[float]] = {}
+    stumbles: dict[str, Counter] = {}
+    for reports in lessons.values():
+        for grade in (g for r in reports for g in r.grades):
+            share.setdefault(grade.exercise, []).append(grade.points / grade.out_of)
+            if grade.attempted and (first := grade.first_failure):
+                stumbles.setdefault(grade.exercise, Counter())[first.name] += 1
+    hardest = sorted((sum(s) / len(s), id) for id, s in share.items() if len(s) > 1)[:3]
+    for mean, id in hardest:
+        common = stumbles.get(id, Counter()).most_common(1)
+        why = f"; most often missed: {common[0][0]}" if common else ""
+        _say(console, f"Hard: {id}, {exercise(id).title}: {mean:.0%} of its points{why}")
+
+    look = [(r.learner, f"{f.exercise}{f', line {f.line}' if f.line else ''}: {f.what}")
+            for s in standings for r in s.reports for f in r.flags]  # fmt: skip
+    look += [(r.learner, f"{g.exercise}: {g.problem}") for s in standings for r in s.reports for g in r.grades if g.problem]
+    _list(console, "Worth a person's look", [f"{who}: {what}" for who, what in look])
+    _list(console, "Changed by this run", [
+        f"{c.learner}: {c.exercise} from {c.before.points} to {c.after.points} of {c.after.out_of}" for c in changes
+    ])  # fmt: skip
+    _list(console, "Not graded", [f"{who}: {path}: {why}" for who, path, why in notes])
+    loose = sum(bool(s.unsandboxed) for s in standings)
+    if loose:
+        _say(console, f"Without isolation: grades of {loose} learners. They prove nothing against a dishonest answer.")
+    what = f"{judged} submissions judged" + (f", {kept} known already" if kept else "")
+    _say(console, f"{what}, {seconds:.1f} s")
+
+
+def _list(console: Console, title: str, lines: list[str]) -> None:
+    if lines:
+        _say(console, f"{title}:")
+        for line in lines[:SHOWN]:
+            _say(console, "  " + " ".join(line.split()))
+        if len(lines) > SHOWN:
+            _say(console, f"  and {len(lines) - SHOWN} more")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,80 @@
+"""Judge one submission: each answer in a sandbox of its own, each verdict out here."""
+
+import time
+
+from lib.grading.check import evaluate, nothing
+from lib.grading.exercise import Exercise, exercises
+from lib.grading.reading import Cell
+from lib.grading.report import Flag, Grade, Report
+from lib.grading.rules import LIBRARY, broken, suspicious
+from lib.grading.sandbox import RemoteAnswer, Sandbox
+from lib.grading.submission import answer
+
+
+def judge(
+    cells: tuple[Cell, ...],
+    learner: str,
+    lesson: str,
+    path: str,
+    digest: str,
+    sandbox: Sandbox,
+    seed: int,
+    only: frozenset[str] | None = None,
+    rules_cost: bool = False,
+) -> Report:
+    """The report on one lesson of a notebook.
+
+    seed: hidden inputs are drawn from it; the same seed gives the same verdict. only: the exercises to judge (None:
+    all of the lesson's). rules_cost: an answer that uses what its exercise forbids earns nothing.
+    """
+    began = time.monotonic()
+    grades, flags = [], []
+    for exercise in exercises(lesson):
+        if only is None or exercise.id in only:
+            grade, found = _grade(cells, exercise, sandbox, seed, rules_cost)
+            grades.append(grade)
+            flags += found
+    seconds = time.monotonic() - began
+    return Report(learner, lesson, path, digest, seed, sandbox.isolated, seconds, tuple(grades), tuple(flags))
+
+
+def _grade(
+    cells: tuple[Cell, ...], exercise: Exercise, sandbox: Sandbox, seed: int, rules_cost: bool
+) -> tuple[Grade, list[Flag]]:
+    found = answer(cells, exercise)
+    flags = [Flag(exercise.id, note) for note in found.notes]
+    problem = found.problem
+    if found.code is None:
+        result = nothing(exercise, problem)
+    else:
+        forbidden = broken(exercise, found.code.source)
+        flags += forbidden + suspicious(exercise, found.code.source)
+        for helper in found.code.helpers:
+            forbidden += broken(exercise, helper)
+        taken = [flag for flag in forbidden if flag.what.endswith(LIBRARY)]  # then there is no answer to judge
+        if taken or (forbidden and rules_cost):
+            problem = f"It {(taken or forbidden)[0].what}."
+            result = nothing(exercise, problem, attempted=True)
+        else:
+            with sandbox.load(found.code, seed) as remote:
+                result = _evaluate(exercise, remote, seed)
+                problem = remote.problem
+    for outcome in result.outcomes:
+        if outcome.crashed:
+            flags.append(Flag(exercise.id, f"the check {outcome.name!r} stumbled over the answer"))
+    grade = Grade(
+        exercise.id, exercise.version, result.points, exercise.points, result.attempted, result.outcomes, problem
+    )
+    return grade, flags
+
+
+def _evaluate(exercise: Exercise, remote: RemoteAnswer, seed: int):
+    if remote.problem:  # gone while its cell was running
+        return nothing(exercise, remote.problem, attempted=True)
+    if not remote.defined:
+        error = remote.error
+        if error is None:
+            return nothing(exercise, f"The answer's cell does not define `{exercise.name}`.", attempted=True)
+        where = f" in line {error.line}" if error.line else ""
+        return nothing(exercise, f"The answer's cell does not run: {error.kind}{where}: {error.text}", attempted=True)
+    return evaluate(exercise, remote if remote.callable else remote.value, seed)

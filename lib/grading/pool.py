@@ -1,0 +1,191 @@
+"""Many submissions: workers side by side, each with a warm sandbox; every report is handed over as soon as it is there.
+
+A worker is one of ours: it holds the exercises and their hidden inputs, and talks to sandboxes. If one dies or hangs
+over a submission, the submission is tried once more by a fresh one, and then reported as what it is: not judged.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from lib.errors import CourseError
+from lib.grading.reading import Cell
+from lib.grading.report import Report
+from lib.grading.sandbox import Limits
+
+MEMORY = 8 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
+START = 300.0  # seconds for a worker to load everything on a busy machine
+SLACK = 60.0  # seconds beyond an exercise's own limit before a worker is held to hang
+TRIES = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One lesson of one submission. only: the exercises to judge."""
+
+    learner: str
+    lesson: str
+    path: str
+    digest: str
+    cells: tuple[Cell, ...]
+    seed: int
+    only: frozenset[str]
+
+
+@dataclass
+class Settings:
+    limits: Limits
+    isolated: bool = True
+    rules_cost: bool = False
+
+
+def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None]) -> None:
+    """Judge the jobs and call done(report) for each, in the order in which they finish.
+
+    Raises CourseError if sandboxes cannot be had at all; nothing is lost by stopping at any moment.
+    """
+    waiting = list(reversed(list(jobs)))
+    losses: Counter[Job] = Counter()
+    crew = [_Worker(settings) for _ in range(min(workers, len(waiting)))]
+    try:
+        while waiting or any(w.job for w in crew):
+            for worker in crew:
+                if worker.ready and not worker.job and waiting:
+                    worker.give(waiting.pop())
+            now = time.monotonic()
+            timeout = min([1.0, *(max(0.0, w.deadline - now) for w in crew)])
+            said = multiprocessing.connection.wait([w.pipe for w in crew], timeout)
+            for worker in crew:
+                if worker.pipe in said:
+                    report, why = _hear(worker), "The judge stopped over it"
+                elif time.monotonic() > worker.deadline:
+                    report, why = _LOST, "Judging it took far too long"
+                else:
+                    continue
+                if report is _LOST and (job := worker.again()):
+                    losses[job] += 1
+                    if losses[job] < TRIES:
+                        waiting.append(job)
+                        continue
+                    report = Report(job.learner, job.lesson, job.path, job.digest, job.seed, settings.isolated)
+                    report = replace(report, problem=f"{why}, {TRIES} times; a person should look at it")
+                if isinstance(report, Report):
+                    done(report)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+_LOST = object()
+
+
+def _hear(worker: "_Worker") -> Report | object | None:
+    """The report that a worker sends, _LOST if it is gone, None for its first word."""
+    try:
+        kind, content = worker.pipe.recv()
+    except (EOFError, OSError):
+        return _LOST
+    if kind == "refused":
+        raise CourseError(content)
+    worker.ready, worker.job, worker.deadline = True, None, float("inf")
+    return content
+
+
+class _Worker:
+    """A process of ours with a sandbox, and the job it has."""
+
+    def __init__(self, settings: Settings):
+        self.settings, self.failures = settings, 0
+        self.start()
+
+    def start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, self.settings, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.ready, self.job, self.deadline = False, None, time.monotonic() + START
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        self.deadline = time.monotonic() + len(job.only) * self.settings.limits.wall + SLACK
+        try:
+            self.pipe.send(job)
+        except OSError:
+            self.deadline = 0.0
+
+    def again(self) -> Job | None:
+        """Begin anew; returns the job that was lost."""
+        job = self.job
+        if job is None:
+            self.failures += 1
+            if self.failures == 3:
+                raise CourseError("a worker died three times before it could begin; is there memory left?")
+        self.stop()
+        self.start()
+        return job
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _work(pipe, settings: Settings, parent: int) -> None:
+    """A worker's life: one job after another, until there is nobody to send them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    _die_with(parent)
+    import torch
+
+    from lib.grading.exercise import exercises
+    from lib.grading.judge import judge
+    from lib.grading.sandbox import Sandbox
+
+    torch.set_num_threads(1)
+    for exercise in exercises():
+        _ = exercise.version
+    _limit_memory()
+    try:
+        sandbox = Sandbox(settings.limits, settings.isolated)
+    except CourseError as error:
+        pipe.send(("refused", str(error)))
+        return
+    with sandbox:
+        pipe.send(("ready", None))
+        while True:
+            try:
+                job = pipe.recv()
+            except EOFError:
+                return
+            report = judge(
+                job.cells, job.learner, job.lesson, job.path, job.digest, sandbox, job.seed, job.only,
+                settings.rules_cost,
+            )  # fmt: skip
+            pipe.send(("report", report))
+
+
+def _die_with(parent: int) -> None:
+    """End this process when its parent does, however that ends."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _limit_memory() -> None:
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            size = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    except (ImportError, OSError, ValueError):
+        pass
