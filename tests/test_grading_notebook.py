@@ -120,36 +120,3 @@ def test_solve_leaves_the_original_alone():
     assert as_text(nb) == before
     assert answer_cells(solved) == {
         MASK.id: reference_source(MASK.id).strip(), "02.attention": exercise("02.attention").stub}
-
-
-# --- submissions: any JSON at all ---
-
-
-def answer(source, grade_id="02-causal_mask", **cell):
-    return {"cell_type": "code", "metadata": {"nbgrader": {"grade_id": grade_id}}, "source": source, **cell}
-
-
-@pytest.mark.parametrize("nb", [
-    None, [], "text", 5, {}, {"cells": None}, {"cells": {}}, {"cells": [None, 5, [], "x", {}]},
-    {"cells": [{"cell_type": "code"}, {"cell_type": "code", "metadata": None, "source": "x"}]},
-    {"cells": [{"cell_type": "code", "metadata": {"nbgrader": []}, "source": "x"}]},
-    {"cells": [answer("x", grade_id=5), answer("x", grade_id="../../etc")]},
-    {"cells": [answer("x", grade_id="02-causal_mask-check")]},
-    {"cells": [answer(None), answer([1, 2]), answer({"a": 1}), answer("x", cell_type="markdown")]},
-    {"cells": [answer("x", grade_id="02-causal_mask\n")]},
-])
-def test_a_submission_without_answers_has_none(nb):
-    assert answer_cells(nb) == {}
-
-
-def test_a_submission_is_read_by_grade_id_alone():
-    lied = answer(["a = 1\n", "b = 2"], outputs="nonsense", execution_count=-1)
-    lied["metadata"]["nbgrader"] |= {"solution": False, "grade": True, "points": 1000, "locked": "yes"}
-    assert answer_cells({"cells": [lied], "nbformat": "?"}) == {"02.causal_mask": "a = 1\nb = 2"}
-
-
-def test_of_a_copied_cell_the_last_that_is_not_the_stub_counts():
-    first, second = answer("def causal_mask(n): return 1"), answer("def causal_mask(n): return 2")
-    assert answer_cells({"cells": [first, second]})["02.causal_mask"].endswith("2")
-    assert answer_cells({"cells": [answer(MASK.stub), first, answer(MASK.stub)]})["02.causal_mask"].endswith("1")
-    assert answer_cells({"cells": [answer(MASK.stub)]})["02.causal_mask"] == MASK.stub

@@ -19,8 +19,8 @@ SHOWN = 20  # lines of each list on the terminal; the files have all
 
 @click.command("grade")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/grades"), show_default=True,
-              help="Folder for grades.json, the tables and the feedback pages.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/grades"),
+              show_default=True, help="Folder for grades.json, the tables and the feedback pages.")
 @click.option("--db", metavar="FILE|URL", help="The gradebook; default: gradebook.sqlite in the output folder.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Submissions side by side; default: one per core.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=40.0, show_default=True, metavar="SECONDS",
@@ -173,10 +173,13 @@ def _summary(console: Console, standings, changes, notes, judged: int, kept: int
         why = f"; most often missed: {common[0][0]}" if common else ""
         _say(console, f"Hard: {id}, {exercise(id).title}: {mean:.0%} of its points{why}")
 
-    look = [(r.learner, f"{f.exercise}{f', line {f.line}' if f.line else ''}: {f.what}")
-            for s in standings for r in s.reports for f in r.flags]  # fmt: skip
-    look += [(r.learner, f"{g.exercise}: {g.problem}") for s in standings for r in s.reports for g in r.grades if g.problem]
-    _list(console, "Worth a person's look", [f"{who}: {what}" for who, what in look])
+    look = []
+    for report in (r for s in standings for r in s.reports):
+        for flag in report.flags:
+            where = f", line {flag.line}" if flag.line else ""
+            look.append(f"{report.learner}: {flag.exercise}{where}: {flag.what}")
+        look += [f"{report.learner}: {g.exercise}: {g.problem}" for g in report.grades if g.problem]
+    _list(console, "Worth a person's look", look)
     _list(console, "Changed by this run", [
         f"{c.learner}: {c.exercise} from {c.before.points} to {c.after.points} of {c.after.out_of}" for c in changes
     ])  # fmt: skip

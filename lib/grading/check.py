@@ -54,9 +54,8 @@ def evaluate(exercise, answer, seed=0):
     if exercise.is_value and answer is ...:
         return nothing(exercise, "")
     if callable(answer) == exercise.is_value:
-        wanted = "a value, not a function" if exercise.is_value else "a function"
-        return nothing(exercise, f"`{exercise.name}` is {type(answer).__name__}; {wanted} is expected. Run the answer "
-                                 "cell.", attempted=True)
+        is_what = "a function, not a value" if exercise.is_value else f"{type(answer).__name__}, not a function"
+        return nothing(exercise, f"`{exercise.name}` is {is_what}. Run the answer cell.", attempted=True)
     outcomes, attempted = [], False
     for p in exercise.properties:
         start = _number(seed, exercise.id, p.name)

@@ -7,7 +7,8 @@ exercises, to tell when a check has changed. Nothing here runs the code it reads
 import ast
 import hashlib
 
-SIMPLE = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
+DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+SIMPLE = DEFINITION | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
 
 
 def parse(source: str) -> list[ast.stmt]:
@@ -34,7 +35,7 @@ def plain(source: str) -> str:
 
 def bound(statement: ast.stmt) -> set[str]:
     """The names that a top-level definition, import or assignment gives a meaning to; none for other statements."""
-    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+    if isinstance(statement, DEFINITION):
         return {statement.name}
     if isinstance(statement, ast.Import):
         return {alias.asname or alias.name.split(".")[0] for alias in statement.names}
@@ -76,6 +77,6 @@ def needed(statements: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
 
 
 def digest(source: str, names: set[str] | None) -> str:
-    """A short digest of what `names` (None: all) mean in a module: it changes with any code they need, not with comments."""
+    """A digest of what `names` (None: all) mean in a module: it changes with any code they need, not with comments."""
     statements = parse(source) if names is None else needed(parse(source), names)
     return hashlib.sha256("\n".join(map(ast.dump, statements)).encode()).hexdigest()[:16]

@@ -75,7 +75,7 @@ def solve(nb, answers):
 
 
 def answer_cells(nb):
-    """{exercise id: source} of a notebook's answer cells. Of a cell copied id and all, the last that is solved counts."""
+    """{exercise id: source} of a notebook's answer cells. Of a cell copied id and all, the last solved one counts."""
     found = {}
     for cell in nb.cells:
         id, role = _place(cell)

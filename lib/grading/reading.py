@@ -43,12 +43,14 @@ def read(path: str | os.PathLike) -> File:
     except OSError as error:
         is_link = os.path.islink(path)
         return File(problem="it is a link to another file" if is_link else f"it cannot be opened ({error.strerror})")
+    about = os.fstat(handle)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(handle)
+        return File(problem="it is no ordinary file")
     with os.fdopen(handle, "rb") as file:
-        about = os.fstat(handle)
-        if not stat.S_ISREG(about.st_mode):
-            return File(problem="it is no ordinary file")
         if about.st_size > MOST:
-            return File(problem=f"it has {about.st_size / 2**20:.0f} MB, the limit is {MOST // 2**20}; clear its outputs")
+            size = f"{about.st_size / 2**20:.0f} MB, the limit is {MOST // 2**20}"
+            return File(problem=f"it has {size}; clear its outputs")
         data = file.read(MOST + 1)
     digest = hashlib.sha256(data).hexdigest()
     if len(data) <= SMALL:
@@ -113,7 +115,7 @@ def _main() -> None:
     try:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
+        resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
     except (ImportError, ValueError, OSError):
         pass

@@ -8,8 +8,8 @@ from lib.grading.report import Flag
 
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
 MODULES = frozenset(
-    "ast atexit builtins cffi code ctypes dis fcntl gc importlib inspect linecache marshal mmap multiprocessing os pickle "
-    "pty resource runpy shutil signal socket subprocess sys threading traceback types".split()
+    "ast atexit builtins cffi code ctypes dis fcntl gc importlib inspect linecache marshal mmap multiprocessing os "
+    "pickle pty resource runpy shutil signal socket subprocess sys threading traceback types".split()
 )
 CALLS = frozenset("__import__ breakpoint compile delattr eval exec globals locals open setattr vars".split())
 LIBRARY = "from the course's library"

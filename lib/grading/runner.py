@@ -18,7 +18,6 @@ import select
 import signal
 import socket
 import sys
-import time
 import traceback
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
@@ -253,9 +252,8 @@ def serve(channel: socket.socket) -> int:
     """Define the answer, then call it as often as the judge asks."""
     import threading
 
-    import wire
-
     import torch
+    import wire
 
     kept: list = []  # what cannot travel, by its number
     lock = threading.Lock()
@@ -376,7 +374,8 @@ def _same(a, b, torch) -> bool:
         same = isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype
         return same and bool(((a == b) | ((a != a) & (b != b))).all())
     if isinstance(a, list):
-        return isinstance(b, list | tuple) and len(a) == len(b) and all(_same(x, y, torch) for x, y in zip(a, b, strict=True))
+        same = isinstance(b, list | tuple) and len(a) == len(b)
+        return same and all(_same(x, y, torch) for x, y in zip(a, b, strict=True))
     if isinstance(a, dict):
         return isinstance(b, dict) and a.keys() == b.keys() and all(_same(a[k], b[k], torch) for k in a)
     return a is b or a == b
@@ -393,10 +392,9 @@ def _warm_up() -> None:
 
     import numpy  # noqa: F401
     import seccomp
-    import wire
-
     import torch
     import torch.nn.functional as F
+    import wire
 
     with contextlib.suppress(KeyError):
         seccomp.program(platform.machine())
@@ -409,7 +407,8 @@ def _warm_up() -> None:
     F.scaled_dot_product_attention(x, x, x, mask)
     layer = torch.nn.Linear(8, 8)
     # No backward pass: torch refuses one in the forks of a process that has made one.
-    F.cross_entropy((layer(x) @ x.mT).masked_fill(~mask, float("-inf")).softmax(-1).flatten(0, 2), torch.zeros(48).long())
+    scores = (layer(x) @ x.mT).masked_fill(~mask, float("-inf")).softmax(-1)
+    F.cross_entropy(scores.flatten(0, 2), torch.zeros(48).long())
     torch.randint(9, (4,)), torch.arange(9).cumsum(0), x.sort(), x.topk(2), x.mean().item(), torch.isclose(x, x).all()
     a, b = socket.socketpair()
     with a, b:
@@ -451,9 +450,9 @@ _ids = (0, 0)
 
 def main() -> None:
     global _ids
-    number, isolated, *paths = sys.argv[1:]
+    isolated, *paths = sys.argv[1:]
     isolated = isolated == "isolated"
-    control = socket.socket(fileno=int(number))
+    control = socket.socket(fileno=int(os.environ.pop("COURSE_CONTROL")))
     sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]
     hello: dict = {}
     try:

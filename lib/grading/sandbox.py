@@ -100,16 +100,13 @@ def bwrap() -> list[str]:
     )
 
 
-def command(number: int) -> list[str]:
-    """The bubblewrap command that starts the warm process with file descriptor `number` as its line to us."""
+def command() -> list[str]:
+    """The bubblewrap command that starts the warm process. Raises CourseError if there is no bubblewrap to use."""
     root = os.getuid() == 0
     line = [*bwrap(), "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox", "--cap-drop", "ALL"]
     # Root needs no user namespace to make the others, and leaves root behind once inside.
     line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
-    line += ["--clearenv"]
-    for name, value in ENVIRONMENT.items():
-        line += ["--setenv", name, value]
     for place in ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf"):
         if os.path.islink(place):
             line += ["--symlink", os.readlink(place), place]
@@ -126,7 +123,7 @@ def command(number: int) -> list[str]:
     for path in sorted(LIB.glob("*.py")):  # the model's files, and none of course or grading
         line += ["--ro-bind", str(path), f"/course/lib/{path.name}"]
     line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", str(number), "isolated", "/course"]
+    return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", "isolated", "/course"]
 
 
 def _python() -> list[str]:
@@ -171,14 +168,13 @@ class Sandbox:
 
     def _start(self) -> None:
         self.close()
+        if self.isolated:
+            line = command()
+        else:
+            line = [sys.executable, "-I", str(HERE / "runner.py"), "open", str(LIB.parent)]
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        env = dict(os.environ)
-        if self.isolated:
-            line = command(number)
-        else:
-            line = [sys.executable, "-I", str(HERE / "runner.py"), str(number), "open", str(LIB.parent)]
-            env = {**ENVIRONMENT, "PATH": env.get("PATH", ""), "HOME": tempfile.gettempdir()}
+        env = {**ENVIRONMENT, "COURSE_CONTROL": str(number)}
         with tempfile.TemporaryFile() as said, theirs:
             self._process = subprocess.Popen(
                 line, pass_fds=[number], env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/"
@@ -416,25 +412,22 @@ def _write_back(given, changed) -> None:
         if isinstance(changed, torch.Tensor) and given.shape == changed.shape and given.dtype == changed.dtype:
             with torch.no_grad():
                 given.copy_(changed)
-    elif isinstance(given, list) and isinstance(changed, list) and len(given) == len(changed):
-        for a, b in zip(given, changed, strict=True):
+    elif isinstance(given, list | tuple) and isinstance(changed, list | tuple):
+        for i, (a, b) in enumerate(zip(given, changed, strict=False)):
             if isinstance(a, torch.Tensor | list | dict | tuple):
                 _write_back(a, b)
-        plain = [b if not isinstance(a, torch.Tensor | list | dict | tuple) else a for a, b in zip(given, changed, strict=True)]
-        given[:] = plain
-    elif isinstance(given, tuple) and isinstance(changed, tuple | list) and len(given) == len(changed):
-        for a, b in zip(given, changed, strict=True):
-            _write_back(a, b)
-    elif isinstance(given, list) and isinstance(changed, list):
-        given[:] = changed
+            elif isinstance(given, list):
+                given[i] = b
+        if isinstance(given, list):
+            given[len(changed) :] = changed[len(given) :]
     elif isinstance(given, dict) and isinstance(changed, dict):
-        for key in changed:
-            if isinstance(given.get(key), torch.Tensor | list | dict | tuple):
-                _write_back(given[key], changed[key])
-            else:
-                given[key] = changed[key]
         for key in set(given) - set(changed):
             del given[key]
+        for key, value in changed.items():
+            if isinstance(given.get(key), torch.Tensor | list | dict | tuple):
+                _write_back(given[key], value)
+            else:
+                given[key] = value
 
 
 MOST_ENTRIES, MOST_WORK = 2**20, 2**26

@@ -54,7 +54,7 @@ def program(machine: str) -> bytes:
         (LOAD, 0, 0, MACHINE), (JEQ, 1, 0, ARCH[machine]), (RETURN, 0, 0, KILL),
         (LOAD, 0, 0, NUMBER),
         (JGE, 0, 1, 0x40000000), (RETURN, 0, 0, REFUSE | errno.ENOSYS),  # the x32 calls have numbers of their own
-        (JEQ, 0, 1, special["clone3"]), (RETURN, 0, 0, REFUSE | errno.ENOSYS),  # its flags are out of sight: libc uses clone
+        (JEQ, 0, 1, special["clone3"]), (RETURN, 0, 0, REFUSE | errno.ENOSYS),  # its flags are out of sight
         (JEQ, 0, 4, special["clone"]), (LOAD, 0, 0, FIRST_ARGUMENT), (JSET, 0, 1, NEW_NAMESPACES),
         (RETURN, 0, 0, REFUSE | errno.EPERM), (RETURN, 0, 0, ALLOW),
         (JEQ, 0, 4, special["socket"]), (LOAD, 0, 0, FIRST_ARGUMENT), (JEQ, 1, 0, AF_UNIX),

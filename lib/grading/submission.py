@@ -1,4 +1,4 @@
-"""From folders of learners to the code of each answer: whose file is it, which lesson, which cell, what else does it need."""
+"""From folders of learners to the code of each answer: whose file, which lesson, which cell, what else it needs."""
 
 import ast
 import functools
@@ -63,8 +63,8 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
             for file in files:
                 yield Submission(folder.name, file)
             if not files:
-                linked = folder.is_symlink()
-                yield Submission(folder.name, folder, "it is a link to another folder" if linked else "no notebook in it")
+                why = "it is a link to another folder" if folder.is_symlink() else "no notebook in it"
+                yield Submission(folder.name, folder, why)
 
 
 def _folders(path: Path) -> list[Path]:

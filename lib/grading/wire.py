@@ -68,7 +68,7 @@ def receive(channel: socket.socket, resolve=None, deadline: float | None = None)
 
 
 def encode(value, blob: bytearray, refer=None):
-    """A value as JSON; the numbers of its tensors are added to `blob`. Raises ValueError for tensors too large to send."""
+    """A value as JSON; the numbers of its tensors go to the end of `blob`. Raises ValueError for too many of them."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -115,9 +115,13 @@ def _rebuilt(about: list, blob: memoryview) -> torch.Tensor:
     """A tensor from its dtype, shape and place in the blob; none of the three is believed."""
     name, shape, start = about
     dtype, count = DTYPES[name], math.prod(shape)
+    if not all(type(n) is int and 0 <= n < 2**40 for n in (*shape, start, count)):
+        raise ValueError(shape)
+    if start + count * dtype.itemsize > len(blob):  # torch would multiply in 64 bits, and believe the overflow
+        raise ValueError(shape)
     if count == 0:
         return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(blob, dtype=dtype, count=count, offset=start).reshape(shape)  # raises if out of bounds
+    return torch.frombuffer(blob, dtype=dtype, count=count, offset=start).reshape(shape)
 
 
 def decode(value, blob: memoryview, resolve=None):
@@ -126,7 +130,7 @@ def decode(value, blob: memoryview, resolve=None):
         return [decode(v, blob, resolve) for v in value]
     if not isinstance(value, dict):
         return value
-    [(kind, content), *rest] = value.items()
+    kind, content = next(iter(value.items()))
     if kind == "tensor":
         return _rebuilt(content, blob)
     if kind == "grad":
