@@ -1,12 +1,14 @@
-"""The headless runner against plain papermill, lesson after lesson: seconds and their ratio.
+"""The headless runner against plain papermill, lesson after lesson: seconds, their ratio, and its median.
 
-    python benchmarks/headless.py [--preset smoke] [--jobs 2] [--out FILE.json]
+    python benchmarks/headless.py [--preset smoke] [--jobs 2] [--repeats 3] [--out FILE.json]
 
-Each side starts cold, in turn, on the same machine; run it when the machine is quiet.
+Each round runs all lessons both ways, cold, and the two take turns at going first. These are wall seconds, for
+waiting is what is compared: run it when the machine is quiet.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,8 @@ from pathlib import Path
 
 from lib.course import lessons
 
+OUT = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "headless.json"
+
 
 def seconds(command: list[str], cwd: str) -> float:
     began = time.perf_counter()
@@ -22,31 +26,44 @@ def seconds(command: list[str], cwd: str) -> float:
     return time.perf_counter() - began
 
 
+def papermill(preset: str) -> float:
+    """All lessons, one after another."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain = [sys.executable, "-m", "papermill", "-p", "preset", preset]
+        return sum(seconds([*plain, str(lesson.path), f"{lesson.stem}.ipynb"], folder) for lesson in lessons.find())
+
+
+def course(preset: str, jobs: int) -> float:
+    """All lessons, `jobs` side by side."""
+    with tempfile.TemporaryDirectory() as folder:
+        ours = [sys.executable, "-c", "from lib.course.cli import main; main()", "run", "--out", "out"]
+        return seconds([*ours, "--preset", preset, "--jobs", str(jobs)], folder)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="smoke", choices=lessons.PRESETS)
     parser.add_argument("--jobs", default=2, type=int)
-    parser.add_argument("--out", default="build/benchmarks/headless.json", type=Path)
+    parser.add_argument("--repeats", default=3, type=int)
+    parser.add_argument("--out", default=OUT, type=Path)
     options = parser.parse_args()
-    preset = ["-p", "preset", options.preset]
-    with tempfile.TemporaryDirectory() as folder:
-        plain = {
-            lesson.stem: seconds(
-                [sys.executable, "-m", "papermill", str(lesson.path), f"{lesson.stem}.ipynb", *preset], folder
-            )
-            for lesson in lessons.find()
-        }
-        course = [sys.executable, "-c", "from lib.course.cli import main; main()", "run", *preset]
-        ours = seconds([*course, "--jobs", str(options.jobs), "--out", "out"], folder)
-    total = sum(plain.values())
-    for name, taken in plain.items():
-        print(f"{name:28} {taken:7.1f} s")
-    print(f"{'papermill, one by one':28} {total:7.1f} s")
-    print(f"{f'course run --jobs {options.jobs}':28} {ours:7.1f} s")
-    print(f"{'ratio':28} {ours / total:7.2f}")
-    report = {"preset": options.preset, "jobs": options.jobs, "papermill": plain, "course": ours, "ratio": ours / total}
+    print(f"{len(lessons.find())} lessons, preset {options.preset}\n")
+    print(f"{'round':8}{'papermill':>12}{f'run --jobs {options.jobs}':>16}{'ratio':>8}", flush=True)
+    rounds = []
+    for n in range(options.repeats):
+        sides = {"papermill": lambda: papermill(options.preset), "course": lambda: course(options.preset, options.jobs)}
+        taken = {name: sides[name]() for name in (sides if n % 2 == 0 else reversed(sides))}
+        rounds.append({**taken, "ratio": taken["course"] / taken["papermill"]})
+        _row(str(n + 1), rounds[-1])
+    medians = {name: statistics.median(taken[name] for taken in rounds) for name in rounds[0]}
+    _row("median", medians)
+    report = {"preset": options.preset, "jobs": options.jobs, "rounds": rounds, "median": medians}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _row(name: str, taken: dict[str, float]) -> None:
+    print(f"{name:8}{taken['papermill']:10.1f} s{taken['course']:14.1f} s{taken['ratio']:8.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,15 @@ def test_a_mistake_is_one_line(capsys, arguments, says):
     assert told.err.startswith("course: ") and says in told.err
 
 
+def test_ctrl_c_costs_one_line(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lessons, "find", interrupted)
+    assert ended("lessons") == 130
+    assert capsys.readouterr().err.strip() == "course: interrupted"
+
+
 def test_lessons_are_listed(capsys):
     assert ended("lessons") == 0
     out = capsys.readouterr().out

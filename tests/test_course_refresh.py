@@ -1,6 +1,12 @@
 """A refreshed notebook: executed, in one form, and never written when something is wrong."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import nbformat
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -50,6 +56,27 @@ def test_a_cell_that_hangs_is_named(tmp_path):
     lesson = write(tmp_path / "02_attention.ipynb", "while True: pass")
     with pytest.raises(CourseError, match=r"02_attention: .*(timed out|timeout)"):
         refresh(lesson, timeout=2)
+
+
+def test_ctrl_c_ends_it_and_leaves_the_file_and_no_kernel(tmp_path):
+    lesson = write(tmp_path / "02_attention.ipynb",
+                   "import os, time\nopen('pid.part', 'w').write(str(os.getpid()))\nos.rename('pid.part', 'pid')\n"
+                   "time.sleep(600)")  # fmt: skip
+    before = lesson.path.read_bytes()
+    command = [sys.executable, "-c", "from lib.course.cli import main; main()", "refresh", str(lesson.path)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < until and running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert (running.returncode, said.strip()) == (130, "course: interrupted")
+    assert lesson.path.read_bytes() == before
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_no_notebook(tmp_path):

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lib.course.expectations import BANDS
+
 PARAMETERS = 'preset = "auto"\nseed = 0\nrate = 0.5\nflag = False\nwhat = None'
 COURSE = [sys.executable, "-c", "from lib.course.cli import main; main()"]
 
@@ -209,3 +211,38 @@ def test_measure_writes_the_bands_of_every_seed(tmp_path, monkeypatch):
     with pytest.raises(CourseError, match="05_training-seed-7, code cell 3: AssertionError; nothing written"):
         measure(lesson, "cpu", [7], 1)
     assert (tmp_path / "expectations.json").read_text() == before
+
+
+def test_measure_that_is_interrupted_writes_nothing_and_says_one_line(tmp_path):
+    name = write(tmp_path, "hangs", HANG.format(file=str(tmp_path / "pids")))
+    before = BANDS.read_bytes()
+    measuring = subprocess.Popen(
+        [*COURSE, "measure", name, "--seeds", "0"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pids = [int(pid) for pid in await_file(tmp_path / "pids").split()]
+    measuring.send_signal(signal.SIGINT)
+    stdout, stderr = measuring.communicate(timeout=30)
+    assert (measuring.returncode, stdout) == (130, "")
+    assert stderr.splitlines() == ["hangs-seed-0: started", "course: interrupted; nothing written for hangs"]
+    assert gone(pids) and BANDS.read_bytes() == before
+
+
+def test_measure_looks_first_whether_it_can_write(tmp_path, monkeypatch):
+    from lib.course import expectations, measure
+    from lib.errors import CourseError
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(expectations, "BANDS", tmp_path / "file" / "expectations.json")
+    monkeypatch.setattr(measure.runner, "run", lambda *_, **__: pytest.fail("minutes of runs for nothing"))
+    with pytest.raises(CourseError, match=r"cannot write .*expectations\.json: Not a directory; measure in a clone"):
+        measure.measure(None, "cpu", [], 1)
+
+
+def test_an_index_that_cannot_be_written_costs_one_line(tmp_path):
+    from lib.course import report
+    from lib.errors import CourseError
+
+    (tmp_path / "file").touch()
+    with pytest.raises(CourseError, match=r"cannot write .*index\.html: .*; choose another --out"):
+        report.index(tmp_path / "file", [])

@@ -93,6 +93,13 @@ def test_needs_nothing_but_the_course(nb):
     assert not re.search(r"!\[[^\]]*\]\(http|<img|<script|<iframe", prose(nb))
 
 
+def test_what_the_prose_tells_the_reader_to_call_is_there(nb):
+    assert any(re.search(r"^from lib\.grading import check, hint$", cell.source, re.M) for cell in code(nb))
+    for cell in code(nb):
+        if "lesson.predict(" in cell.source:
+            assert "guess=None" in cell.source and "sure=None" in cell.source, cell.source
+
+
 def test_has_the_parts_of_a_lesson(lesson, nb):
     source = "\n".join(cell.source for cell in code(nb))
     assert nb.cells[0].source.startswith(f"# {lesson.number} · ")

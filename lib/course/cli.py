@@ -186,6 +186,7 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as problem:
         status = _complain(problem.format_message())
     except (click.Abort, KeyboardInterrupt):
+        click.echo("course: interrupted", err=True)
         status = 130
     except BrokenPipeError:
         # `course lessons | head`: the reader has seen enough.

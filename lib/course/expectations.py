@@ -1,8 +1,11 @@
 """Expectation bands: for each claim, what several seeds measured, and whether this run agrees."""
 
+import contextlib
 import json
 import math
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -137,8 +140,24 @@ def update(
         changed.append({"id": key, **claims[key]})
     kept["seconds"].setdefault(lesson, {})[preset] = {"seconds": round(taken, 1), "machine": machine}
     ordered = {name: dict(sorted(kept[name].items())) for name in ("seconds", "claims")}
-    write_json(path, {"about": ABOUT, **ordered})
+    with _writing(path):
+        write_json(path, {"about": ABOUT, **ordered})
     return changed
+
+
+def check_writable(path: Path | None = None) -> None:
+    """Raise CourseError if bands could not be written here: better before minutes of runs than after."""
+    path = path or BANDS
+    with _writing(path), tempfile.TemporaryFile(dir=path.parent):
+        pass
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as problem:
+        raise CourseError(f"cannot write {path}: {problem.strerror}; measure in a clone that you can write") from None
 
 
 def _read(path: Path) -> dict[str, dict]:

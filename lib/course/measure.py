@@ -15,8 +15,9 @@ def measure(
 ) -> list[dict]:
     """Run the lesson for each seed, update data/expectations.json, return the entries written.
 
-    Raises CourseError, and writes nothing, if a run fails.
+    Raises CourseError, and writes nothing, if a run fails or the file cannot be written.
     """
+    expectations.check_writable()
     with tempfile.TemporaryDirectory(prefix="course-measure-") as folder:
         records = {seed: Path(folder) / f"{seed}.jsonl" for seed in seeds}
         jobs = [

@@ -1,9 +1,11 @@
 """A lesson's notebook, made ready to commit: exercises in step, executed, normalised."""
 
+import asyncio
 import hashlib
 import os
 import re
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import nbformat
 
@@ -63,7 +65,7 @@ def execute(nb: nbformat.NotebookNode, lesson: Lesson, timeout: float) -> None:
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )
         try:
-            client.execute(env=env)
+            _execute(client, env)
         except CellExecutionError as problem:
             where = next(n for n, cell in _code(nb) if any(o.output_type == "error" for o in cell.outputs))
             said = brief(problem.ename, problem.evalue)
@@ -75,6 +77,26 @@ def execute(nb: nbformat.NotebookNode, lesson: Lesson, timeout: float) -> None:
             if output.output_type == "stream" and output.name == "stderr":
                 said = brief("it prints to stderr", output.text)
                 raise CourseError(f"{lesson.stem}, code cell {where}: {said}")
+
+
+def _execute(client, env: dict[str, str]) -> None:
+    """Run the cells; Ctrl-C ends it.
+
+    In the main thread nbclient takes SIGINT for itself, puts the kernel down and then waits for it for ever.
+    """
+    from lib.course.execute import kill_group
+
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(lambda: asyncio.run(client.async_execute(env=env)))
+        try:
+            work.result()
+        except KeyboardInterrupt:
+            while not work.done():  # the kernel may only just be starting
+                kernel = getattr(getattr(client.km, "provisioner", None), "pid", None)
+                if kernel:
+                    kill_group(kernel)
+                wait([work], timeout=0.2)
+            raise
 
 
 def brief(name: str, text: str) -> str:

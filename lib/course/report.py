@@ -10,6 +10,7 @@ from rich.text import Text
 
 from lib.course.files import write_atomic
 from lib.course.runner import Result, Task
+from lib.errors import CourseError
 
 STYLES = {"ok": "green", "failed": "bold red", "stopped": "yellow", "running": "cyan", "waiting": "dim"}
 
@@ -93,7 +94,10 @@ def index(out: Path, results: list[Result]) -> Path:
     good = sum(result.state == "ok" for result in results)
     page = PAGE.replace("@ROWS@", "\n".join(rows)).replace("@GOOD@", f"{good} of {len(results)}")
     path = out / "index.html"
-    write_atomic(path, page)
+    try:
+        write_atomic(path, page)
+    except OSError as problem:
+        raise CourseError(f"cannot write {path}: {problem.strerror}; choose another --out") from None
     return path
 
 

@@ -186,7 +186,7 @@ def apply_merges(ids, merges):
         "The order of the loops matters: outside the merges, inside the text. For each merge, go through the "
         "whole text.",
         "for left, right, new in merges: ids = the list with (left, right) replaced by new. The lesson's glue(ids, "
-        "pair, new) in the next cells may serve as a model; write it into your answer so that it stands alone.",
+        "pair, new), further up, may serve as a model; write it into your answer so that it stands alone.",
     ),
 )
 
