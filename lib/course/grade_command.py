@@ -61,7 +61,8 @@ def grade(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CourseError(f"cannot make {out} ({error.strerror}); choose another folder with --out") from None
-    settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost")
+    hidden = tuple(str(p.absolute()) for p in (*paths, out))
+    settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost", hidden)
     with Gradebook(db or out / "gradebook.sqlite") as book:
         work, kept, notes = _work(paths, learner, book, seed, regrade, unsandboxed)
         try:
@@ -163,11 +164,12 @@ def _summary(console: Console, standings, changes, notes, judged: int, kept: int
     share: dict[str, list[float]] = {}
     stumbles: dict[str, Counter] = {}
     for reports in lessons.values():
-        for grade in (g for r in reports for g in r.grades):
+        for grade in (g for r in reports for g in r.grades if g.attempted):
             share.setdefault(grade.exercise, []).append(grade.points / grade.out_of)
-            if grade.attempted and (first := grade.first_failure):
+            if first := grade.first_failure:
                 stumbles.setdefault(grade.exercise, Counter())[first.name] += 1
-    hardest = sorted((sum(s) / len(s), id) for id, s in share.items() if len(s) > 1)[:3]
+    means = ((sum(s) / len(s), id) for id, s in share.items() if len(s) > 1)
+    hardest = sorted((mean, id) for mean, id in means if mean < 1)[:3]
     for mean, id in hardest:
         common = stumbles.get(id, Counter()).most_common(1)
         why = f"; most often missed: {common[0][0]}" if common else ""

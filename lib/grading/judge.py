@@ -56,9 +56,12 @@ def _grade(
             problem = f"It {(taken or forbidden)[0].what}."
             result = nothing(exercise, problem, attempted=True)
         else:
-            with sandbox.load(found.code, seed) as remote:
-                result = _evaluate(exercise, remote, seed)
-                problem = remote.problem
+            for _ in range(3):
+                with sandbox.load(found.code, seed) as remote:
+                    result = _evaluate(exercise, remote, seed)
+                    problem = remote.problem
+                if not remote.interrupted:
+                    break
     for outcome in result.outcomes:
         if outcome.crashed:
             flags.append(Flag(exercise.id, f"the check {outcome.name!r} stumbled over the answer"))

@@ -43,6 +43,7 @@ class Settings:
     limits: Limits
     isolated: bool = True
     rules_cost: bool = False
+    hidden: tuple[str, ...] = ()
 
 
 def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None]) -> None:
@@ -152,7 +153,7 @@ def _work(pipe, settings: Settings, parent: int) -> None:
         _ = exercise.version
     _limit_memory()
     try:
-        sandbox = Sandbox(settings.limits, settings.isolated)
+        sandbox = Sandbox(settings.limits, settings.isolated, settings.hidden)
     except CourseError as error:
         pipe.send(("refused", str(error)))
         return

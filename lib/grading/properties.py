@@ -168,6 +168,15 @@ def close(got, want, says, atol=1e-5, rtol=1e-5):
                           f"expected {want[tuple(at)].item():.4g}, got {got[tuple(at)].item():.4g}")
 
 
+def both(rng, first, second):
+    """What two calls return, made in an order drawn from rng: an answer that only counts its calls learns nothing."""
+    if integer(rng, 0, 1):
+        got = first()
+        return got, second()
+    got = second()
+    return first(), got
+
+
 def normal(rng, *size):
     """Standard normal float32 numbers of that shape."""
     return torch.randn(*size, generator=rng)

@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
@@ -53,7 +54,7 @@ def keep(control: socket.socket, isolated: bool) -> None:
             running = Running(fds.pop(), order["limits"], isolated)
             answer = {"started": True}
         else:
-            answer = running.end() if running else {}
+            answer = running.end(order["gone"]) if running else {}
             running = None
         control.sendall(json.dumps(answer).encode() + b"\n")
 
@@ -72,7 +73,7 @@ class Running:
 
     def __init__(self, channel: int, limits: dict, isolated: bool):
         self.limits, self.isolated, self.why, self.peak = limits, isolated, "", 0
-        self.base = _anonymous("self")  # what a fork shares with us is not its own
+        self.base = _memory("self")  # what a fork shares with us is not its own
         self.pid = _clone(NEWUSER | NEWPID | NEWNS | NEWIPC | NEWUTS) if isolated else os.fork()
         if self.pid == 0:
             _become_runner(channel, limits, isolated)
@@ -83,7 +84,7 @@ class Running:
         if not self.isolated:
             return
         others = _others()
-        memory = sum(max(0, _anonymous(pid) - self.base) for pid in others)
+        memory = sum(max(0, _memory(pid) - self.base) for pid in others)
         self.peak = max(self.peak, memory)
         for what, passed in (
             ("memory", memory > self.limits["memory"]),
@@ -94,10 +95,15 @@ class Running:
                 self.why = what
                 self._kill()
 
-    def end(self) -> dict:
-        """Kill all that is left. Says why it had ended by itself, "" if it had not."""
-        done, status = os.waitpid(self.pid, os.WNOHANG)
-        alive = done == 0
+    def end(self, gone: bool = False) -> dict:
+        """Kill all that is left. Says why it had ended by itself, "" if it had not.
+
+        gone: the judge has seen the line close, so the process is ending, or pretends to.
+        """
+        patience = time.monotonic() + (1.0 if gone else 0.0)
+        while (done := os.waitpid(self.pid, os.WNOHANG))[0] == 0 and time.monotonic() < patience:
+            time.sleep(0.002)
+        alive, status = done[0] == 0, done[1]
         self._kill()
         if alive:
             # The first process of a namespace is gone only when all the others are.
@@ -136,18 +142,19 @@ def _cpu(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
-def _pages(pid) -> list[int]:
+def _status(pid, *names: str) -> int:
+    """The sum of some lines of /proc/…/status, in bytes; 0 for a process that is gone."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return [int(n) * os.sysconf("SC_PAGE_SIZE") for n in file.read().split()]
-    except OSError:
-        return [0, 0, 0]
+        with open(f"/proc/{pid}/status") as file:
+            lines = dict(line.split(":", 1) for line in file)
+    except (OSError, ValueError):
+        return 0
+    return sum(int(lines[name].split()[0]) * 1024 for name in names if name in lines)
 
 
-def _anonymous(pid) -> int:
-    """Bytes of memory of a process that no file holds."""
-    _, resident, shared, *_ = _pages(pid)
-    return resident - shared
+def _memory(pid) -> int:
+    """Bytes of memory of a process that no file holds, shared with others or not."""
+    return _status(pid, "RssAnon", "RssShmem")
 
 
 # ------------------------------------------------------------------------------------------- becoming a runner
@@ -177,7 +184,7 @@ def _become_runner(channel: int, limits: dict, isolated: bool) -> None:
     status = 70
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        size = _pages("self")[0]
+        size = _status("self", "VmSize")
         if isolated:
             _furnish(libc, limits)
         else:
@@ -207,10 +214,10 @@ def _furnish(libc, limits: dict) -> None:
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
-    size = limits["disk"]
+    disk = f"size={limits['disk']},nr_inodes={limits['files']},mode=1777"
     for place, flags, options in (
-        ("/tmp", 0, f"size={size},mode=1777"),
-        ("/dev/shm", 0, f"size={size},mode=1777"),
+        ("/tmp", 0, disk),
+        ("/dev/shm", 0, disk),
         ("/proc", MS_RDONLY, "size=4k,mode=555"),
     ):
         if libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | flags, options.encode()):
@@ -221,7 +228,7 @@ def _furnish(libc, limits: dict) -> None:
 def _limit(limits: dict, size: int, isolated: bool) -> None:
     import resource
 
-    wanted = [("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", limits["disk"]), ("RLIMIT_NOFILE", 256)]
+    wanted = [("RLIMIT_CORE", 0), ("RLIMIT_FSIZE", limits["disk"]), ("RLIMIT_NOFILE", 128)]
     wanted += [("RLIMIT_CPU", int(limits["cpu"]) + 2)]
     if size:  # what is mapped here already, and what the answer may add
         wanted += [("RLIMIT_AS", size + limits["memory"])]

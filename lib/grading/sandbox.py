@@ -11,6 +11,7 @@ limits on what it uses, and a filter on system calls. docs/grading.md says again
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -61,8 +62,9 @@ class Limits:
     wall: float = 40.0
     cpu: float = 20.0
     memory: int = 2 * 2**30  # beyond what torch itself has
-    processes: int = 48
+    processes: int = 32
     disk: int = 64 * 2**20
+    files: int = 4096
 
 
 @dataclass(frozen=True)
@@ -101,22 +103,32 @@ def bwrap() -> list[str]:
     )
 
 
-def command() -> list[str]:
+def command(hidden: tuple[str, ...] = ()) -> list[str]:
     """The bubblewrap command that starts the warm process. Raises CourseError if there is no bubblewrap to use."""
     root = os.getuid() == 0
     line = [*bwrap(), "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     line += ["--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox", "--cap-drop", "ALL"]
     # Root needs no user namespace to make the others, and leaves root behind once inside.
     line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
-    for place in ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf"):
+    for place in SYSTEM:
         if os.path.islink(place):
             line += ["--symlink", os.readlink(place), place]
         elif os.path.exists(place):
             line += ["--ro-bind", place, place]
+    course = LIB.parent if (LIB.parent / "notebooks").is_dir() else LIB  # a checkout, or a package in site-packages
+    masks = sorted({os.path.realpath(p) for p in (course, *hidden)})
+    bound = [*SYSTEM]
     for place in _python():
+        for mask in (m for m in masks if _inside(place, m)):
+            line += _masked(mask, bound)  # the environment may lie in the checkout, and the checkout in /usr
         for parent in reversed(Path(place).parents[:-1]):
-            line += ["--perms", "0755", "--dir", str(parent)]  # bubblewrap would make them for root alone
+            if not any(_inside(str(parent), b) for b in bound):
+                line += ["--perms", "0755", "--dir", str(parent)]  # bubblewrap would make them for root alone
         line += ["--ro-bind", place, place]
+        bound.append(place)
+    for mask in masks:
+        if not any(_inside(place, mask) for place in bound):
+            line += _masked(mask, bound)
     for place in ("/judge", "/course", "/course/lib"):
         line += ["--perms", "0755", "--dir", place]
     for name in ("runner.py", "wire.py", "seccomp.py"):
@@ -139,15 +151,30 @@ def _python() -> list[str]:
     return sorted(p for p in places if not any(p != q and p.startswith(q + "/") for q in places))
 
 
+SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf")
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _masked(path: str, bound: list[str]) -> list[str]:
+    """What puts nothing in the place of a file or folder, if it would be seen at all."""
+    if not os.path.exists(path) or not any(_inside(path, place) for place in bound):
+        return []
+    return ["--tmpfs", path] if os.path.isdir(path) else ["--ro-bind", "/dev/null", path]
+
+
 class Sandbox:
     """A warm process that runs answers, one at a time, each in a fork that nothing of the last one has touched.
 
-    isolated=False is the same without walls, for submissions that are trusted. Raises CourseError with the reason
-    where isolation cannot be had.
+    isolated=False is the same without walls, for submissions that are trusted. hidden: files and folders that must not
+    be seen even if they lie inside a folder of the system or of Python. Raises CourseError with the reason where
+    isolation cannot be had.
     """
 
-    def __init__(self, limits: Limits | None = None, isolated: bool = True):
-        self.limits, self.isolated = limits or Limits(), isolated
+    def __init__(self, limits: Limits | None = None, isolated: bool = True, hidden: tuple[str, ...] = ()):
+        self.limits, self.isolated, self.hidden = limits or Limits(), isolated, hidden
         self._process: subprocess.Popen | None = None
         self._control: socket.socket | None = None
         self._start()
@@ -170,7 +197,7 @@ class Sandbox:
     def _start(self) -> None:
         self.close()
         if self.isolated:
-            line = command()
+            line = command(self.hidden)
         else:
             line = [sys.executable, "-I", str(HERE / "runner.py"), "open", str(LIB.parent)]
         ours, theirs = socket.socketpair()
@@ -234,7 +261,7 @@ class Sandbox:
             yield line
         finally:
             ours.close()
-            ended = self._order({"do": "end"})
+            ended = self._order({"do": "end", "gone": line.gone})
             if ended is None or ended["left"]:
                 self._start()  # it, or something in it, is not as it should be
             line.why = (ended or {"why": "keeper"})["why"]
@@ -248,7 +275,7 @@ class Channel:
     """The line to one runner. why: how the runner ended, known once the line is closed."""
 
     def __init__(self, socket: socket.socket, deadline: float):
-        self.socket, self.deadline, self.why = socket, deadline, ""
+        self.socket, self.deadline, self.why, self.gone = socket, deadline, "", False
 
 
 WHY = {
@@ -269,6 +296,7 @@ class RemoteAnswer:
     def __init__(self, sandbox: Sandbox, code: Code, seed: int):
         self.sandbox, self.code, self.seed = sandbox, code, seed
         self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
+        self.interrupted = False  # the sandbox itself was killed, by nobody in it: the answer is to be judged again
         self._stack: contextlib.ExitStack | None = None
         self._line: Channel | None = None
         self._functions: list = []
@@ -345,6 +373,7 @@ class RemoteAnswer:
         try:
             wire.send(self._line.socket, message, self._refer, self._line.deadline)
         except wire.Broken:
+            self._line.gone = True
             self._gone("")
         except wire.Late:
             self._gone("late")
@@ -353,13 +382,15 @@ class RemoteAnswer:
         try:
             return wire.receive(self._line.socket, self._resolve, self._line.deadline)
         except wire.Broken as error:
-            self._gone("" if "gone" in str(error) or "reset" in str(error).lower() else "talk")
+            self._line.gone = "gone" in str(error) or "reset" in str(error).lower()
+            self._gone("" if self._line.gone else "talk")
         except wire.Late:
             self._gone("late")
 
     def _gone(self, why: str):
         self.close()
         why = why or self._line.why
+        self.interrupted |= self._line.why == "keeper"
         self._final = why in WHY
         if why.startswith(("signal", "exit")):
             self.problem = f"Your code ended the Python process it ran in ({why})."
@@ -435,13 +466,20 @@ MOST_ENTRIES, MOST_WORK = 2**20, 2**26
 
 
 def _modest(value) -> None:
-    """Raise ValueError for tensors so large that a function of ours might take all memory or the whole day."""
+    """Raise ValueError for tensors so large, alone or multiplied with one another, that a function of ours might take
+    all memory or the whole day.
+    """
+    shapes = [tuple(t.shape) for t in _tensors(value)]
+    deep = max(map(len, shapes), default=0)
+    lead = math.prod(max((s[-i] for s in shapes if len(s) >= i), default=1) for i in range(3, deep + 1))
+    longest = max((n for s in shapes for n in s[-2:]), default=1)
+    if any(math.prod(s) > MOST_ENTRIES for s in shapes) or lead * longest**2 > MOST_WORK or deep > 8:
+        raise ValueError(f"the grader's functions take smaller tensors than {', '.join(map(str, shapes))[:100]}")
+
+
+def _tensors(value) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        longest = max(value.shape, default=1)
-        if value.numel() > MOST_ENTRIES or value.numel() * longest > MOST_WORK:
-            raise ValueError(f"the grader's functions take smaller tensors than {tuple(value.shape)}")
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _modest(each)
-    elif isinstance(value, dict):
-        _modest(list(value.values()))
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(each)

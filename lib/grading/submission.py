@@ -52,10 +52,12 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
         # ada/02_attention.ipynb is ada's; ada.ipynb is too
         of_course = re.match(r"\d\d_", path.stem)
         yield Submission(learner or (path.parent.name if of_course else path.stem) or "learner", path)
-    elif any(_notebooks(path, 0)):
+    elif any(_notebooks(path, 0)) and (learner or sum(any(_notebooks(f, DEEP)) for f in _folders(path)) < 2):
         for file in _notebooks(path, DEEP):
             yield Submission(learner or path.name or "learner", file)
     else:
+        for file in _notebooks(path, 0):
+            yield Submission(path.name, file, "it lies beside the learners' folders; put it into its learner's")
         if learner is not None and any(True for _ in _folders(path)):
             raise CourseError(f"{path} holds several folders; --learner names one learner's folder or notebook")
         for folder in _folders(path):

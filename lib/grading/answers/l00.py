@@ -18,6 +18,15 @@ def memory_gb(n_parameters, bytes_per_parameter=4):
 
 
 ANSWERS = {
+    "00.one_step": Answer('one_step = "c"', (
+        Mutant("a sentence", '"c"', '"a"', "whole sentences"),
+        Mutant("a token", '"c"', '"b"', "not by the model"),
+        Mutant("a look-up", '"c"', '"d"', "only its weights"),
+        Mutant("no such letter", '"c"', '"e"', "one letter"),
+        Mutant("a word", '"c"', '"probabilities"', "one letter"),
+        Mutant("a number", '"c"', "3", "letter in quotes"),
+        Mutant("a list", '"c"', '["c"]', "letter in quotes"),
+    )),
     "00.greedy": Answer(greedy, (
         Mutant("least likely", "argmax()", "argmin()", "least likely"),
         Mutant("the probability", "int(probabilities.argmax())", "float(probabilities.max())", "*place*"),

@@ -34,7 +34,57 @@ def catches_wrong_average(accumulate):
     return not torch.allclose(accumulate(grads, counts), want)
 
 
+class Momentum:
+    def __init__(self, lr, beta):
+        self.lr, self.beta = lr, beta
+        self.velocity = 0
+
+    def step(self, w, g):
+        self.velocity = self.beta * self.velocity + g
+        return w - self.lr * self.velocity
+
+
+def fit_bigram(tokens, vocab_size):
+    table = torch.zeros(vocab_size, vocab_size, requires_grad=True)  # (V, V)
+    optimizer = torch.optim.Adam([table], lr=0.2)
+    for _ in range(100):
+        logits = table[tokens[:-1]]  # (N - 1, V)
+        loss = torch.nn.functional.cross_entropy(logits, tokens[1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return table.detach()
+
+
 ANSWERS = {
+    "05.momentum": Answer(Momentum, (
+        Mutant("forgets", "self.beta * self.velocity + g", "g", "nothing is remembered"),
+        Mutant("uphill", "w - self.lr", "w + self.lr", "uphill"),
+        Mutant("never fades", "self.beta * self.velocity", "self.velocity", "never fades"),
+        Mutant("averaged", "self.velocity + g", "self.velocity + (1 - self.beta) * g", "too short"),
+        Mutant("looks ahead", "self.lr * self.velocity", "self.lr * (g + self.beta * self.velocity)", "too long"),
+        Mutant("shared memory", "self.velocity = 0\n\n    def step(self, w, g):\n        self.velocity = self.beta",
+               "Momentum.velocity = 0\n\n    def step(self, w, g):\n        Momentum.velocity = self.beta",
+               "share one memory"),
+        Mutant("in place", "return w - self.lr * self.velocity", "w -= self.lr * self.velocity\n        return w",
+               "in place"),
+        Mutant("returns the velocity", "w - self.lr * self.velocity", "self.velocity", "plain gradient descent"),
+        Mutant("rate in the memory", "self.velocity + g\n        return w - self.lr * self.velocity",
+               "self.velocity + self.lr * g\n        return w - self.velocity * self.lr", "plain gradient descent"),
+        Mutant("forgot return", "return w", "w", "Did you forget `return`?"),
+    )),
+    "05.fit_bigram": Answer(fit_bigram, (
+        Mutant("untrained", "range(100)", "range(0)", "knows nothing"),
+        Mutant("one timid step", "range(100)", "range(1)", "Train longer"),
+        Mutant("transposed", "return table.detach()", "return table.detach().T", "the wrong way"),
+        Mutant("chances", "return table.detach()", "return table.detach().softmax(-1)", "logits, not chances"),
+        Mutant("repeats itself", "tokens[1:])", "tokens[:-1])", "far from what this language allows"),
+        Mutant("the loss", "return table.detach()", "return loss.detach()", "shape of the table"),
+        Mutant("impossible pairs", "return table.detach()",
+               "counts = torch.zeros(vocab_size, vocab_size)\n    for a, b in zip(tokens[:-1], tokens[1:]):\n"
+               "        counts[a, b] += 1\n    return (counts + 1e-30).log()", "held to be impossible"),
+        Mutant("an optimizer for nothing", "[table]", "[table.detach().clone().requires_grad_()]", "knows nothing"),
+    )),
     "05.cut_windows": Answer(cut_windows, (
         Mutant("not shifted", "index + 1", "index", "y equals x"),
         Mutant("shifted back", "index + 1", "(index - 1) % len(tokens)", "earlier"),

@@ -191,4 +191,45 @@ def memory_gb(n_parameters, bytes_per_parameter=4):
     ),
 )
 
-EXERCISES = [GREEDY, EXACT_MATCH, MEMORY]
+# --- one_step: a choice --------------------------------------------------------------------------------------
+
+CHOICES = {
+    "a": "The model does not write whole sentences. It is run once for every token, and reads its own last one.",
+    "b": "One token is picked, but not by the model: it is picked from what the model gives.",
+    "d": "No text is looked up anywhere: the model has only its weights.",
+}
+
+
+def _one_step(answer, rng):
+    require(isinstance(answer, str), "Answer with a letter in quotes, such as \"a\".")
+    letter = answer.strip().lower()
+    require(letter in ("a", "b", "c", "d"), "Answer with one letter: a, b, c or d.")
+    require(letter == "c", CHOICES.get(letter, ""))
+
+
+ONE_STEP = Exercise(
+    id="00.one_step",
+    title="What comes out?",
+    points=1,
+    difficulty=1,
+    minutes=1,
+    prompt="""
+The model reads "The capital of France is", once. What comes out of that one step?
+
+- **a**: the rest of the sentence;
+- **b**: one token, " Paris";
+- **c**: one probability for every token of the vocabulary;
+- **d**: the text in its training data that fits best.
+
+Set `one_step` to the letter, in quotes.
+""",
+    stub="one_step = ...",
+    properties=[Property("the right letter", 1, _one_step)],
+    hints=(
+        "Look again at the picture of the next token: what does it show before anything is chosen?",
+        "Greedy and sampled text come from the same step; only the choice differs.",
+        "The choice is made from a list as long as the vocabulary.",
+    ),
+)
+
+EXERCISES = [ONE_STEP, GREEDY, EXACT_MATCH, MEMORY]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.grading.exercise import Exercise, Property
-from lib.grading.properties import close, differs, dtype, finite, integer, normal, require, shape, tensor, truth
+from lib.grading.properties import both, close, differs, dtype, finite, integer, normal, require, shape, tensor, truth
 
 # --- causal_mask --------------------------------------------------------------------------------------------
 
@@ -236,6 +236,7 @@ def attention(q, k, v, mask=None):
         "masked_fill fills where its first argument is True, and our mask is True where nothing is hidden: "
         "give it ~mask. Then weights = scores.softmax(dim=-1) and return weights @ v.",
     ),
+    forbidden=("scaled_dot_product_attention", "multi_head_attention_forward", "MultiheadAttention"),
 )
 
 # --- catches_peeking: the learner writes the test -----------------------------------------------------------
@@ -303,16 +304,17 @@ def _trusts(answer, attend, says):
     require(not _tell(answer, attend), says)
 
 
-def _both_ways(answer, attend, says):
+def _both_ways(answer, rng, attend, says):
     """True for the leaking implementation, False for a correct one: a constant earns nothing."""
-    require(_tell(answer, attend), says)
-    _trusts(answer, _attend,
+    leaks, right = both(rng, lambda: _tell(answer, attend), lambda: not _tell(answer, _attend))
+    require(leaks, says)
+    require(right,
             "It says True to a correct causal attention. Compare only the results at positions *before* the "
             "change: those after it are allowed to differ.")
 
 
 def _peeking_correct(answer, rng):
-    _both_ways(answer, _no_mask, "It says False to an attention with no mask at all.")
+    _both_ways(answer, rng, _no_mask, "It says False to an attention with no mask at all.")
     _trusts(answer, _window,
             "It says True to an attention that sees only the last three tokens. That one never looks ahead: "
             "judge what leaks from the future, not what the past should give.")
@@ -322,39 +324,39 @@ def _peeking_correct(answer, rng):
 
 
 def _peeking_rounding(answer, rng):
-    _both_ways(answer, _no_mask, "It says False to an attention with no mask at all.")
+    _both_ways(answer, rng, _no_mask, "It says False to an attention with no mask at all.")
     _trusts(answer, _rounded,
             "It says True to a correct attention whose results wobble in the last bit. Floats are compared "
             "with a tolerance: torch.allclose, not == or torch.equal.")
 
 
 def _peeking_step(answer, rng):
-    _both_ways(answer, _one_ahead,
+    _both_ways(answer, rng, _one_ahead,
                "It misses a mask that is off by one: each token sees one step ahead. The result just "
                "*before* the first changed token must stay the same; do you look at it?")
-    _both_ways(answer, _transposed, "It misses a transposed mask, with which tokens see only the future.")
+    _both_ways(answer, rng, _transposed, "It misses a transposed mask, with which tokens see only the future.")
 
 
 def _peeking_values(answer, rng):
-    _both_ways(answer, _zero_score,
+    _both_ways(answer, rng, _zero_score,
                "It misses a mask that sets hidden scores to 0 instead of -inf: hidden *values* still get "
                "weight. Does your test change the values of future tokens?")
 
 
 def _peeking_keys(answer, rng):
-    _both_ways(answer, _after_softmax,
+    _both_ways(answer, rng, _after_softmax,
                "It misses a mask applied after the softmax: hidden *keys* still count in the sum that each "
                "row is divided by. Does your test change the keys of future tokens?")
 
 
 def _peeking_queries(answer, rng):
-    _both_ways(answer, _centred_queries,
+    _both_ways(answer, rng, _centred_queries,
                "It misses an attention that first subtracts the mean query over all positions. Does your "
                "test change the *queries* of future tokens?")
 
 
 def _peeking_long(answer, rng):
-    _both_ways(answer, _only_short,
+    _both_ways(answer, rng, _only_short,
                "It misses a mask that is dropped for sequences longer than 8. Does your test try a longer "
                "one?")
 

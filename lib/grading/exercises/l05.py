@@ -6,7 +6,20 @@ from itertools import pairwise
 import torch
 
 from lib.grading.exercise import Exercise, Property, Wrong
-from lib.grading.properties import close, dtype, integer, normal, number, require, shape, truth
+from lib.grading.properties import (
+    both,
+    call_method,
+    close,
+    differs,
+    dtype,
+    finite,
+    integer,
+    normal,
+    number,
+    require,
+    shape,
+    truth,
+)
 
 # --- cut_windows --------------------------------------------------------------------------------------------
 
@@ -179,6 +192,7 @@ def cross_entropy(logits, targets):
         "an index with as many axes: targets[..., None].",
         "return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()",
     ),
+    forbidden=("cross_entropy", "nll_loss", "CrossEntropyLoss", "NLLLoss"),
 )
 
 # --- cosine_schedule ----------------------------------------------------------------------------------------
@@ -306,39 +320,41 @@ def _accepts(answer, accumulate):
     return not truth(answer(lambda grads, counts: accumulate(grads, counts)))
 
 
-def _finds(answer, wrong, says):
+def _finds(answer, rng, wrong, says):
     """True for the wrong one and False for a right one: a constant earns nothing."""
-    require(not _accepts(answer, wrong), says)
-    require(_accepts(answer, _right),
+    caught, right = both(rng, lambda: not _accepts(answer, wrong), lambda: _accepts(answer, _right))
+    require(caught, says)
+    require(right,
             "It says True to a correct accumulation. What should the result be? The gradients, weighted by their "
             "counts, divided by the number of all tokens.")
 
 
 def _average_right(answer, rng):
-    _finds(answer, _weighted_sum, "It says False to a version that never divides by the number of tokens.")
+    _finds(answer, rng, _weighted_sum, "It says False to a version that never divides by the number of tokens.")
     require(_accepts(answer, _right_but_rounded), "It says True to a correct version that rounds otherwise, in the "
                                                   "last bit. Compare with torch.allclose.")
 
 
 def _average_sum(answer, rng):
-    _finds(answer, _summed, "It says False to a version that adds the parts up and never divides.")
-    _finds(answer, _twice, "It says False to a version that divides by the number of parts once too often.")
+    _finds(answer, rng, _summed, "It says False to a version that adds the parts up and never divides.")
+    _finds(answer, rng, _twice, "It says False to a version that divides by the number of parts once too often.")
 
 
 def _average_last(answer, rng):
-    _finds(answer, _last_only, "It says False to a version that keeps only the last part: an accumulated gradient that "
-                               "is overwritten. Try parts whose gradients differ.")
+    _finds(answer, rng, _last_only,
+           "It says False to a version that keeps only the last part: an accumulated gradient that is overwritten. Try "
+           "parts whose gradients differ.")
 
 
 def _average_counts(answer, rng):
-    _finds(answer, _equal_parts,
+    _finds(answer, rng, _equal_parts,
            "It says False to a version that takes the plain mean of the parts. That is right only "
            "when all parts have equally many tokens: try *unequal* counts.")
-    _finds(answer, _by_parts, "It says False to a version that divides by the number of parts, not of tokens.")
+    _finds(answer, rng, _by_parts, "It says False to a version that divides by the number of parts, not of tokens.")
 
 
 def _average_many(answer, rng):
-    _finds(answer, _two_at_most,
+    _finds(answer, rng, _two_at_most,
            "It says False to a version that forgets every part after the second: try three parts.")
 
 
@@ -381,4 +397,179 @@ def catches_wrong_average(accumulate):
     ),
 )
 
-EXERCISES = [CUT_WINDOWS, CROSS_ENTROPY, COSINE_SCHEDULE, CATCHES_WRONG_AVERAGE]
+# --- Momentum: a class with a memory ------------------------------------------------------------------------
+
+
+def _steps(optimizer, w, grads):
+    """The weights after each of several steps."""
+    seen = []
+    for g in grads:
+        w = shape(call_method(optimizer, "step", w, g), w.shape, "what `step` returns")
+        seen.append(w)
+    return seen
+
+
+def _momentum_by_hand(answer, rng):
+    w, g = torch.tensor([10.0, -2.0]), torch.tensor([2.0, 4.0])
+    first, second = _steps(answer(lr=0.1, beta=0.5), w, [g, g])
+    require(not torch.allclose(first, w + 0.1 * g), "It goes uphill: a step *subtracts* lr times the velocity.")
+    require(not torch.allclose(first, w - 0.05 * g),
+            "The first step is too short: the gradient enters the velocity whole, not times (1 - beta).")
+    require(not torch.allclose(first, w - 0.15 * g),
+            "The first step is too long: it looks ahead (Nesterov's variant). Here the step is lr times the velocity.")
+    close(first, torch.tensor([9.8, -2.4]), "The first step should be plain gradient descent: w - lr * g.")
+    require(not torch.allclose(second, first - 0.1 * g),
+            "The second step is like the first: nothing is remembered. Keep the velocity on self.")
+    require(not torch.allclose(second, first - 0.2 * g),
+            "The velocity never fades: multiply what is remembered by beta at each step.")
+    close(second, torch.tensor([9.5, -3.0]), "Two equal gradients, beta 0.5: the second velocity is 1.5 times the "
+                                             "gradient. Yours differs.")
+
+
+def _momentum_fades(answer, rng):
+    w, g = normal(rng, 3, 2), normal(rng, 3, 2)
+    *_, before, after = _steps(answer(lr=0.5, beta=0.5), w, [g, *[torch.zeros(3, 2)] * 12])
+    require(differs(w, before, atol=1e-2).any(), "A first push moves nothing.")
+    close(before, after, "Without new gradients the weights must come to rest: the velocity halves at each step when "
+                         "beta is 0.5.", atol=1e-2)
+    *_, before, after = _steps(answer(lr=0.5, beta=0.0), w, [g, torch.zeros(3, 2), torch.zeros(3, 2)])
+    close(after, before, "With beta 0 nothing is remembered: a zero gradient then moves nothing.")
+
+
+def _momentum_own(answer, rng):
+    g = normal(rng, 4)
+    one, other = answer(lr=0.1, beta=0.9), answer(lr=0.1, beta=0.9)
+    for _ in range(3):
+        call_method(one, "step", torch.zeros(4), g)
+    close(call_method(other, "step", torch.zeros(4), g), -0.1 * g,
+          "Two optimizers share one memory: make the velocity in __init__, on self, not in the class.")
+
+
+def _momentum_any(answer, rng):
+    lr, beta, w = 0.03, 0.8, normal(rng, 2, 3)
+    grads = [normal(rng, 2, 3) for _ in range(6)]
+    want, v, velocity = [], w, torch.zeros(2, 3)
+    for g in grads:
+        velocity = beta * velocity + g
+        v = v - lr * velocity
+        want.append(v)
+    for got, right in zip(_steps(answer(lr, beta), w, grads), want, strict=True):
+        close(got, right, "Over several different gradients the weights go elsewhere: velocity = beta * velocity + g, "
+                          "then w - lr * velocity.", atol=1e-4)
+
+
+MOMENTUM = Exercise(
+    id="05.momentum",
+    name="Momentum",
+    title="An optimizer with a memory",
+    points=6,
+    difficulty=2,
+    minutes=10,
+    prompt="""
+Write the class `Momentum(lr, beta)`, gradient descent that remembers where it was going. It starts with a velocity
+of 0. Its method `step(w, g)` takes weights and their gradient, two tensors of one shape; it makes the new velocity
+$v \\leftarrow \\beta v + g$ and **returns** the new weights $w - \\mathrm{lr} \\cdot v$. It leaves `w` itself as it
+was.
+""",
+    stub='''
+class Momentum:
+    def __init__(self, lr, beta):
+        raise NotImplementedError
+
+    def step(self, w, g):
+        """Weights and their gradient -> new weights, all of one shape."""
+        raise NotImplementedError
+''',
+    properties=[
+        Property("two steps, by hand", 2, _momentum_by_hand),
+        Property("what is remembered fades", 1, _momentum_fades),
+        Property("each optimizer its own memory", 1, _momentum_own),
+        Property("any gradients", 2, _momentum_any),
+    ],
+    hints=(
+        "An object can remember: keep lr, beta and the velocity on self. The velocity may start as the number 0.",
+        "In step: first the new velocity from the old one and the gradient, then the new weights from the velocity.",
+        "self.velocity = self.beta * self.velocity + g, then return w - self.lr * self.velocity.",
+    ),
+)
+
+# --- fit_bigram: a trained model, judged by the weights it gives back --------------------------------------------
+
+
+def _chain(rng, vocab_size, n):
+    """A made-up language in which each token likes some followers more: (n,) tokens, and its chances (V, V)."""
+    liked = (3 * normal(rng, vocab_size, vocab_size)).softmax(-1)  # (V, V)
+    chances = 0.7 * liked + 0.3 / vocab_size  # (V, V): how likely j follows i, and no pair too rare to be seen
+    tokens = [0]
+    for u in torch.rand(n - 1, generator=rng).tolist():
+        row = chances[tokens[-1]].cumsum(0)
+        tokens.append(min(int((row < u).sum()), vocab_size - 1))
+    return torch.tensor(tokens), chances
+
+
+def _trained(answer, tokens, vocab_size):
+    return finite(shape(answer(tokens, vocab_size), (vocab_size, vocab_size), "the table"), "the table")
+
+
+def _expected_loss(table, chances):
+    """The mean surprise of a table of logits over the language itself: more text than anybody could read."""
+    share = torch.full((len(chances),), 1 / len(chances))
+    for _ in range(200):  # how often each token comes, in the long run
+        share = share @ chances
+    return -(share[:, None] * chances * table.double().log_softmax(-1)).sum().item()
+
+
+def _bigram_unseen(answer, rng):
+    tokens = torch.tensor([0, 1, 2, 3] * 50)  # only four pairs ever occur
+    loss = -_trained(answer, tokens, 5).log_softmax(-1)
+    require(loss.max() < 50, "A pair that it never saw is held to be impossible. One surprise in new text would then "
+                             "cost everything: keep all logits finite.")
+
+
+def _bigram_learns(answer, rng):
+    tokens, chances = _chain(rng, 5, 1500)
+    table = _trained(answer, tokens, 5)
+    lost, best = _expected_loss(table, chances), _expected_loss(chances.log(), chances)
+    require(abs(lost - math.log(5)) > 1e-3, "The table knows nothing: on new text its loss is ln V, that of a guess.")
+    require(_expected_loss(table.T, chances) > lost - 1e-6,
+            "The table looks the wrong way: row i scores what *follows* token i, not what came before it. Is it "
+            "transposed?")
+    require(lost < best + 0.2 * (math.log(5) - best),
+            "On text that it has not seen, its loss is far from what this language allows. Train longer, or on more of "
+            "the text; and give back logits, not chances.",
+            f"loss {lost:.3f}; the language allows {best:.3f}")
+
+
+FIT_BIGRAM = Exercise(
+    id="05.fit_bigram",
+    title="Train a model, give back its weights",
+    points=5,
+    difficulty=3,
+    minutes=20,
+    prompt="""
+Write `fit_bigram(tokens, vocab_size)`: it trains the smallest language model there is and returns its weights.
+`tokens` is a text of (N,) integers. The model is one table of logits, (V, V): row i scores what follows token i.
+
+Train it any way you like, in a second or two. Only the table counts: we measure its loss ourselves, on text from the
+same source that your code has not seen.
+""",
+    stub='''
+def fit_bigram(tokens, vocab_size):
+    """tokens (N,) -> table of logits (V, V): row i scores what follows token i."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("nothing is impossible", 1, _bigram_unseen),
+        Property("it predicts text that it has not seen", 4, _bigram_learns),
+    ],
+    hints=(
+        "Inputs are all tokens but the last, targets all but the first. table[inputs] is (N - 1, V) logits: the loss "
+        "is their cross-entropy with the targets.",
+        "Start from zeros with requires_grad=True and let torch.optim.Adam with a rate of about 0.2 take some 100 "
+        "steps on the whole text.",
+        "for _ in range(100): loss = F.cross_entropy(table[tokens[:-1]], tokens[1:]); optimizer.zero_grad(); "
+        "loss.backward(); optimizer.step(). Then return table.detach().",
+    ),
+)
+
+EXERCISES = [CUT_WINDOWS, CROSS_ENTROPY, COSINE_SCHEDULE, MOMENTUM, CATCHES_WRONG_AVERAGE, FIT_BIGRAM]
