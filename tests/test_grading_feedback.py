@@ -103,7 +103,14 @@ def test_a_lesson_that_could_not_be_graded_is_not_zero():
     _, parsed = page(grades=(), flags=(), problem="the file is not JSON")
     said = " ".join(parsed.text.split())
     assert "could not be graded: the file is not JSON" in said and "they are not zero" in said
-    assert "0 of" not in said.split("not graded")[1] and "1 lesson could not be graded" in said
+    assert "0 of" not in said.split("not graded")[1] and "1 file could not be graded" in said
+
+
+def test_files_of_no_lesson_are_named():
+    bad = [Report("ann", "", f"ann/{n}.ipynb", "", problem=f"{n} is not JSON") for n in ("a", "b")]
+    html, parsed = page(standing=Standing("ann", (*bad, LESSON)))
+    assert parsed.text.count("A file of no lesson") == 4 and "a is not JSON." in parsed.text
+    assert len(set(re.findall(r' id="([^"]+)"', html))) == 3
 
 
 def test_problems_and_no_sandbox_are_said():

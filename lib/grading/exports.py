@@ -88,13 +88,15 @@ def _csv(rows: Iterable[Iterable[Any]]) -> str:
 
 def lesson_name(lesson: str) -> str:
     """The lesson's file name without its ending, as 02_attention; the number alone where there is no such lesson."""
+    if not lesson:
+        return "a file of no lesson"
     return next((known.stem for known in course_lessons.series() if known.number == lesson), lesson)
 
 
 def lesson_exercises(standings: list[Standing]) -> dict[str, dict[str, int]]:
     """{lesson: {exercise: points to be had}} of every lesson that somebody handed in."""
     found: dict[str, dict[str, int]] = {}
-    for lesson in sorted({r.lesson for s in standings for r in s.reports}):
+    for lesson in sorted({r.lesson for s in standings for r in s.reports if r.lesson}):
         known = exercises(lesson) if lesson in lessons_with_exercises() else ()
         found[lesson] = {e.id: e.points for e in known}
         for s in standings:
@@ -188,7 +190,7 @@ def gradebook_csv(standings: list[Standing]) -> str:
                              ["(points possible)", *lessons.values(), sum(lessons.values()), ""]]
     for s in standings:
         points = {r.lesson: _points(r) for r in s.reports}
-        said = [f"{r.lesson}: {note}" for r in s.reports for note in notes(s, r)]
+        said = [f"{r.lesson or r.path}: {note}" for r in s.reports for note in notes(s, r)]
         rows.append([s.learner, *(points.get(lesson) for lesson in lessons), s.points, "; ".join(said)])
     return _csv(rows)
 
@@ -244,8 +246,8 @@ def gradescope_json(standing: Standing) -> str:
     tests: list[dict[str, Any]] = []
     for r in standing.reports:
         if r.problem:
-            tests.append({"name": f"{lesson_name(r.lesson)}: not graded", "output": one_line(r.problem),
-                          "visibility": "visible"})
+            tests.append({"name": f"{lesson_name(r.lesson)}: not graded",
+                          "output": one_line(r.problem), "visibility": "visible"})
         for g in r.grades:
             mark = f" ({UNSANDBOXED})" if g.exercise in standing.unsandboxed else ""
             whole = (sum(o.points for o in g.outcomes), sum(o.out_of for o in g.outcomes)) == (g.points, g.out_of)
@@ -356,6 +358,8 @@ def _fill(api: Any, book: Any, standings: list[Standing]) -> None:
         id = student_id(s.learner)
         book.update_or_create_student(id, last_name=one_line(s.learner))
         for r in s.reports:
+            if not r.lesson:
+                continue
             name = lesson_name(r.lesson)
             submission = book.update_or_create_submission(
                 name, id, **({"timestamp": s.graded_at[r.lesson].isoformat()} if s.graded_at else {}))

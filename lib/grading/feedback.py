@@ -13,7 +13,7 @@ from lib.errors import CourseError
 from lib.grading.check import Outcome
 from lib.grading.exercise import Exercise, exercises
 from lib.grading.exercise import lessons as lessons_with_exercises
-from lib.grading.exports import file_name, lesson_name, one_line
+from lib.grading.exports import file_name, one_line
 from lib.grading.gradebook import Standing
 from lib.grading.report import Grade, Report
 
@@ -35,10 +35,10 @@ def page(standing: Standing) -> str:
     known = {e.id: e for r in standing.reports if r.lesson in lessons_with_exercises() for e in exercises(r.lesson)}
     lessons = "\n".join(_lesson(r, standing, known) for r in standing.reports)
     contents = "\n".join(
-        f'<li><a href="#{_anchor(r.lesson)}">{_text(_title(r.lesson))}</a> {_score(r)}</li>'
+        f'<li><a href="#{_anchor(r)}">{_text(_title(r.lesson))}</a> {_score(r)}</li>'
         for r in standing.reports)
     unknown = sum(bool(r.problem) and not r.grades for r in standing.reports)
-    missing = f" {unknown} lesson{'s' * (unknown != 1)} could not be graded." if unknown else ""
+    missing = f" {unknown} file{'s' * (unknown != 1)} could not be graded." if unknown else ""
     return PAGE.format(
         title=escape(one_line(standing.learner)), name=_text(standing.learner), style=STYLE, contents=contents,
         lessons=lessons,
@@ -46,11 +46,11 @@ def page(standing: Standing) -> str:
 
 
 def _lesson(report: Report, standing: Standing, known: dict[str, Exercise]) -> str:
-    anchor, title = _anchor(report.lesson), _text(_title(report.lesson))
+    anchor, title = _anchor(report), _text(_title(report.lesson))
     parts = [f'<section aria-labelledby="{anchor}">',
              f'<h2 id="{anchor}">{title} <small>{_score(report)}</small></h2>']
     if report.problem:
-        parts.append(f'<p class="note">This lesson could not be graded: {_sentence(report.problem)} Your points are '
+        parts.append(f'<p class="note">This could not be graded: {_sentence(report.problem)} Your points are '
                      "not known; they are not zero. Ask your instructor, or hand it in again.</p>")
     if not report.sandboxed:
         parts.append('<p class="note">Graded without a sandbox: take these points as provisional.</p>')
@@ -103,12 +103,13 @@ def _points(n: int) -> str:
 
 def _title(lesson: str) -> str:
     """The lesson's first heading, as "02 · Attention"; without the notebook, its number."""
-    return next((known.title for known in course_lessons.series() if known.number == lesson),
-                f"Lesson {lesson_name(lesson)}")
+    if not lesson:
+        return "A file of no lesson"
+    return next((known.title for known in course_lessons.series() if known.number == lesson), f"Lesson {lesson}")
 
 
-def _anchor(lesson: str) -> str:
-    return f"lesson-{file_name(lesson)}"
+def _anchor(report: Report) -> str:
+    return f"lesson-{file_name(report.lesson or report.path)}"
 
 
 def _text(text: str) -> str:
