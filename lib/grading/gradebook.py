@@ -88,8 +88,8 @@ FLAGS = sa.Table(
 class Standing:
     """What counts for one learner: per lesson the newest submission, per exercise its newest grade.
 
-    reports: first those of files of no lesson (lesson "", with a problem), then one a lesson, in order; `sandboxed` is False there if any of its grades was made without isolation.
-    unsandboxed: the exercises of those grades. graded_at: {lesson: when}.
+    reports: first those of files of no lesson (lesson "", with a problem), then one a lesson, in order; `sandboxed`
+    is False where any grade was made without isolation. unsandboxed: the exercises of those. graded_at: {lesson: when}.
     """
 
     learner: str
