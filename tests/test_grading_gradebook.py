@@ -217,6 +217,18 @@ def test_the_newest_submission_counts_also_if_it_was_handed_in_before(book):
     assert [e.digest for e in book.history("ann", "02.causal_mask")] == ["d1", "d2"]
 
 
+def test_files_of_no_lesson_stand_by_their_path_until_they_are_mended(book):
+    bad = [Report("ann", "", f"{n}.ipynb", "", problem=f"{n} can't be read") for n in "ab"]
+    for report in (*bad, ANN, *bad):
+        book.write(report)
+    assert book.standings()[0].reports == (*bad, ANN) and count(book, "submissions") == 3
+    mended = replace(ANN, lesson="03", path="a.ipynb", digest="d3")
+    book.write(mended)
+    assert book.standings()[0].reports == (bad[1], ANN, mended)
+    book.write(replace(bad[1], digest="d4", problem="not JSON"))
+    assert [r.problem for r in book.standings()[0].reports] == ["not JSON", "", ""]
+
+
 def test_lessons_add_up(book):
     book.write(ANN)
     book.write(replace(ANN, lesson="03", grades=(HEADS,), flags=()))

@@ -1,6 +1,6 @@
 """The `course` command: thin words over the modules that do the work."""
 
-import importlib
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -14,7 +14,11 @@ from lib.errors import CourseError
 class Group(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
-    elsewhere: ClassVar = {"data": "lib.course.data_command", "grade": "lib.course.grade_command"}
+    elsewhere: ClassVar = {  # a learner's copy has not all of them
+        name: f"lib.course.{name}_command"
+        for name in ("data", "grade", "release")
+        if importlib.util.find_spec(f"lib.course.{name}_command")
+    }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.elsewhere])

@@ -88,8 +88,8 @@ FLAGS = sa.Table(
 class Standing:
     """What counts for one learner: per lesson the newest submission, per exercise its newest grade.
 
-    reports: one a lesson, in order; `sandboxed` is False there if any of its grades was made without isolation.
-    unsandboxed: the exercises of those grades. graded_at: {lesson: when}.
+    reports: first those of files of no lesson (lesson "", with a problem), then one a lesson, in order; `sandboxed`
+    is False where any grade was made without isolation. unsandboxed: the exercises of those. graded_at: {lesson: when}.
     """
 
     learner: str
@@ -172,10 +172,12 @@ class Gradebook:
 
     def standings(self) -> list[Standing]:
         """What counts now, by learner's name."""
-        newest: dict[tuple[str, str], Any] = {}
+        newest: dict[tuple[str, str, str], Any] = {}
         for row in self._read(sa.select(SUBMISSIONS, LEARNERS.c.name).join(LEARNERS).order_by(
                 SUBMISSIONS.c.seen_at, SUBMISSIONS.c.id)):
-            newest[row.name, row.lesson] = row
+            # A file of no lesson counts by its path, until something else of this learner's stands there.
+            newest.pop((row.name, "", row.path), None)
+            newest[row.name, row.lesson, "" if row.lesson else row.path] = row
         grades: dict[int, dict[str, Any]] = {row.id: {} for row in newest.values()}
         for row in self._read(sa.select(GRADES).order_by(GRADES.c.seen_at, GRADES.c.id)):
             if row.submission_id in grades:
@@ -187,13 +189,13 @@ class Gradebook:
         for row in self._read(sa.select(FLAGS).order_by(FLAGS.c.exercise, FLAGS.c.line, FLAGS.c.id)):
             flags.setdefault(row.submission_id, []).append(Flag(row.exercise, row.what, row.line or None))
         found: dict[str, list[Any]] = {}
-        for (name, _), row in sorted(newest.items()):
-            found.setdefault(name, []).append(row)
+        for key in sorted(newest):
+            found.setdefault(key[0], []).append(newest[key])
         standings = []
         for name, rows in found.items():
             kept = {row.id: [grades[row.id][e] for e in sorted(grades[row.id])] for row in rows}
             reports = tuple(Report(
-                name, row.lesson, row.path, row.digest, int(row.seed),
+                name, row.lesson, row.path, row.digest.removeprefix(row.path), int(row.seed),
                 all(g.sandboxed for g in kept[row.id]) if kept[row.id] else row.sandboxed, row.seconds,
                 tuple(map(_grade, kept[row.id])), tuple(flags.get(row.id, ())), row.problem) for row in rows)
             loose = frozenset(g.exercise for row in rows for g in kept[row.id] if not g.sandboxed)
@@ -244,7 +246,7 @@ class Gradebook:
         with self._writing() as connection:
             self._put(connection, LEARNERS, [learner], ["name"])
             mine = {"learner_id": self._id(connection, LEARNERS, learner), "lesson": plain(report.lesson),
-                    "digest": report.digest}
+                    "digest": report.digest or plain(report.path)}  # of a file that nobody could read: where it was
             self._put(connection, SUBMISSIONS, [mine | {
                 "path": plain(report.path), "seed": seed, "sandboxed": report.sandboxed, "seconds": report.seconds,
                 "problem": plain(report.problem), "graded_at": now, "seen_at": now}],
