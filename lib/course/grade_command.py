@@ -92,37 +92,38 @@ def _work(paths, learner, book, seed, regrade, unsandboxed):
     from lib.grading.pool import Job
     from lib.grading.reading import read
     from lib.grading.report import Report
-    from lib.grading.submission import find, lessons
+    from lib.grading.submission import find, home, lessons
 
-    have = {e.lesson for e in exercises()}
-    work, kept, notes, taken = [], 0, [], {}
-
-    def leave_out(who: str, path: Path, digest: str, why: str) -> None:
-        notes.append((who, str(path), why))
-        book.write(Report(who, "", str(path), digest, problem=why))
-
+    work, kept, notes, handed_in = [], 0, [], {}
     for found in find(list(paths), learner):
         file = None if found.problem else read(found.path)
         problem = found.problem or file.problem
-        here = [] if problem else [lesson for lesson in lessons(file.cells) if lesson in have]
+        here = {} if problem else lessons(file.cells)
         if not problem and not here:
             problem = "it holds no exercise of this course"
         if problem:
-            leave_out(found.learner, found.path, file.digest if file else "", problem)
-            continue
-        for lesson in here:
-            if (first := taken.setdefault((found.learner, lesson), found.path)) != found.path:
-                notes.append((found.learner, str(found.path), f"a second notebook of lesson {lesson}; {first} counts"))
-                continue
-            wanted = {e.id: e.version for e in exercises(lesson)}
-            graded = {} if regrade else book.graded(found.learner, lesson, file.digest, isolated=not unsandboxed)
-            todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
-            drawn = secrets.randbits(62) if seed is None else seed
-            if todo:
-                work.append(Job(found.learner, lesson, str(found.path), file.digest, file.cells, drawn, todo))
-            else:
-                kept += 1
-                book.write(Report(found.learner, lesson, str(found.path), file.digest))  # the newest again
+            notes.append((found.learner, found.path, problem))
+            digest = file.digest if file else ""
+            book.write(Report(found.learner, home(found.path), str(found.path), digest, problem=problem))
+        for lesson, share in here.items():
+            handed_in.setdefault((found.learner, lesson), []).append((share, found.path, file))
+    for (who, lesson), several in handed_in.items():
+        # A pasted cell brings its id along: of several notebooks, the one that is of the lesson most of all counts.
+        share, path, file = max(several, key=lambda one: (home(one[1]) == lesson, one[0]))
+        for other, left_out, _ in several:
+            if left_out != path and other >= 0.5:
+                notes.append((who, left_out, f"a second notebook of lesson {lesson}; {path} counts"))
+        if share < 0.5 and home(path) not in ("", lesson):
+            continue  # cells of another lesson, in a notebook that is of its own
+        wanted = {e.id: e.version for e in exercises(lesson)}
+        graded = {} if regrade else book.graded(who, lesson, file.digest, isolated=not unsandboxed)
+        todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
+        drawn = secrets.randbits(62) if seed is None else seed
+        if todo:
+            work.append(Job(who, lesson, str(path), file.digest, file.cells, drawn, todo))
+        else:
+            kept += 1
+            book.write(Report(who, lesson, str(path), file.digest))  # it is the learner's newest again
     return work, kept, notes
 
 

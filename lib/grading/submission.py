@@ -11,7 +11,7 @@ from pathlib import Path
 from lib.course.lessons import series, source
 from lib.errors import CourseError
 from lib.grading.closure import needed, parse, plain, used
-from lib.grading.exercise import Exercise, defines, unsolved
+from lib.grading.exercise import Exercise, defines, exercises, unsolved
 from lib.grading.notebook import place
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Code
@@ -50,8 +50,7 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
     path = path.absolute()
     if path.is_file():
         # ada/02_attention.ipynb is ada's; ada.ipynb is too
-        of_course = re.match(r"\d\d_", path.stem)
-        yield Submission(learner or (path.parent.name if of_course else path.stem) or "learner", path)
+        yield Submission(learner or (path.parent.name if home(path) else path.stem) or "learner", path)
     elif any(_notebooks(path, 0)) and (learner or sum(any(_notebooks(f, DEEP)) for f in _folders(path)) < 2):
         for file in _notebooks(path, DEEP):
             yield Submission(learner or path.name or "learner", file)
@@ -91,9 +90,17 @@ def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
             yield Path(entry.path)
 
 
-def lessons(cells: tuple[Cell, ...]) -> list[str]:
-    """The lessons whose exercises a notebook holds cells of, in order."""
-    return sorted({found[0][:2] for cell in cells if (found := place(cell.grade_id))})
+def lessons(cells: tuple[Cell, ...]) -> dict[str, float]:
+    """{lesson: the share of its exercises that a notebook has cells of}, in order, for the lessons of this course."""
+    here = {found[0] for cell in cells if (found := place(cell.grade_id))}
+    whole = {n: {e.id for e in exercises(n)} for n in sorted({id[:2] for id in here})}
+    return {n: len(ids & here) / len(ids) for n, ids in whole.items() if ids & here}
+
+
+def home(path: Path) -> str:
+    """The lesson that a file says it is of, by its name; "" if it does not say."""
+    found = re.match(r"(\d\d)_", path.name)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)

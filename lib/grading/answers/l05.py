@@ -46,8 +46,8 @@ class Momentum:
 
 def fit_bigram(tokens, vocab_size):
     table = torch.zeros(vocab_size, vocab_size, requires_grad=True)  # (V, V)
-    optimizer = torch.optim.Adam([table], lr=0.2)
-    for _ in range(100):
+    optimizer = torch.optim.Adam([table], lr=0.3)
+    for _ in range(60):
         logits = table[tokens[:-1]]  # (N - 1, V)
         loss = torch.nn.functional.cross_entropy(logits, tokens[1:])
         optimizer.zero_grad()
@@ -74,8 +74,8 @@ ANSWERS = {
         Mutant("forgot return", "return w", "w", "Did you forget `return`?"),
     )),
     "05.fit_bigram": Answer(fit_bigram, (
-        Mutant("untrained", "range(100)", "range(0)", "knows nothing"),
-        Mutant("one timid step", "range(100)", "range(1)", "Train longer"),
+        Mutant("untrained", "range(60)", "range(0)", "knows nothing"),
+        Mutant("one timid step", "range(60)", "range(1)", "Train longer"),
         Mutant("transposed", "return table.detach()", "return table.detach().T", "the wrong way"),
         Mutant("chances", "return table.detach()", "return table.detach().softmax(-1)", "logits, not chances"),
         Mutant("repeats itself", "tokens[1:])", "tokens[:-1])", "far from what this language allows"),

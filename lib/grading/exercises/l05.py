@@ -498,8 +498,8 @@ class Momentum:
 
 def _chain(rng, vocab_size, n):
     """A made-up language in which each token likes some followers more: (n,) tokens, and its chances (V, V)."""
-    liked = (3 * normal(rng, vocab_size, vocab_size)).softmax(-1)  # (V, V)
-    chances = 0.7 * liked + 0.3 / vocab_size  # (V, V): how likely j follows i, and no pair too rare to be seen
+    liked = (4 * normal(rng, vocab_size, vocab_size)).softmax(-1)  # (V, V)
+    chances = 0.5 * liked + 0.5 / vocab_size  # (V, V): how likely j follows i, and no pair too rare to be seen
     tokens = [0]
     for u in torch.rand(n - 1, generator=rng).tolist():
         row = chances[tokens[-1]].cumsum(0)
@@ -527,7 +527,7 @@ def _bigram_unseen(answer, rng):
 
 
 def _bigram_learns(answer, rng):
-    tokens, chances = _chain(rng, 5, 1500)
+    tokens, chances = _chain(rng, 5, 1000)
     table = _trained(answer, tokens, 5)
     lost, best = _expected_loss(table, chances), _expected_loss(chances.log(), chances)
     require(abs(lost - math.log(5)) > 1e-3, "The table knows nothing: on new text its loss is ln V, that of a guess.")
@@ -565,9 +565,9 @@ def fit_bigram(tokens, vocab_size):
     hints=(
         "Inputs are all tokens but the last, targets all but the first. table[inputs] is (N - 1, V) logits: the loss "
         "is their cross-entropy with the targets.",
-        "Start from zeros with requires_grad=True and let torch.optim.Adam with a rate of about 0.2 take some 100 "
+        "Start from zeros with requires_grad=True and let torch.optim.Adam with a rate of about 0.3 take some 60 "
         "steps on the whole text.",
-        "for _ in range(100): loss = F.cross_entropy(table[tokens[:-1]], tokens[1:]); optimizer.zero_grad(); "
+        "for _ in range(60): loss = F.cross_entropy(table[tokens[:-1]], tokens[1:]); optimizer.zero_grad(); "
         "loss.backward(); optimizer.step(). Then return table.detach().",
     ),
 )
