@@ -88,12 +88,14 @@ def grade(
 
 def _work(paths, learner, book, seed, regrade, unsandboxed):
     """The jobs to do, how many lessons are graded already, and a line for each file that is left out."""
+    from lib.course.lessons import series
     from lib.grading.exercise import exercises
     from lib.grading.pool import Job
     from lib.grading.reading import read
     from lib.grading.report import Report
     from lib.grading.submission import find, home, lessons
 
+    ours = {lesson.path.name for lesson in series()}  # not a copy of it
     work, kept, notes, handed_in = [], 0, [], {}
     for found in find(list(paths), learner):
         file = None if found.problem else read(found.path)
@@ -109,7 +111,7 @@ def _work(paths, learner, book, seed, regrade, unsandboxed):
             handed_in.setdefault((found.learner, lesson), []).append((share, found.path, file))
     for (who, lesson), several in handed_in.items():
         # A pasted cell brings its id along: of several notebooks, the one that is of the lesson most of all counts.
-        share, path, file = max(several, key=lambda one: (home(one[1]) == lesson, one[0]))
+        share, path, file = max(several, key=lambda one: (one[1].name in ours, home(one[1]) == lesson, one[0]))
         for other, left_out, _ in several:
             if left_out != path and other >= 0.5:
                 notes.append((who, left_out, f"a second notebook of lesson {lesson}; {path} counts"))
@@ -150,7 +152,7 @@ def _summary(console: Console, standings, changes, notes, judged: int, kept: int
     lessons: dict[str, list] = {}
     for standing in standings:
         for report in standing.reports:
-            if report.lesson:
+            if not report.problem:
                 lessons.setdefault(report.lesson, []).append(report)
     table = Table(box=None, pad_edge=False)
     for name in ("lesson", "submissions", "mean points", "of", "full marks"):
@@ -190,7 +192,7 @@ def _summary(console: Console, standings, changes, notes, judged: int, kept: int
     loose = sum(bool(s.unsandboxed) for s in standings)
     if loose:
         _say(console, f"Without isolation: grades of {loose} learners. They prove nothing against a dishonest answer.")
-    what = f"{judged} submissions judged" + (f", {kept} known already" if kept else "")
+    what = f"{judged} submission{'s' * (judged != 1)} judged" + (f", {kept} known already" if kept else "")
     _say(console, f"{what}, {seconds:.1f} s")
 
 
