@@ -47,10 +47,8 @@ def _grade(
     if found.code is None:
         result = nothing(exercise, problem)
     else:
-        forbidden = broken(exercise, found.code.source)
+        forbidden = broken(exercise, found.code.source, found.code.helpers)
         flags += forbidden + suspicious(exercise, found.code.source)
-        for helper in found.code.helpers:
-            forbidden += broken(exercise, helper)
         taken = [flag for flag in forbidden if flag.what.endswith(LIBRARY)]  # then there is no answer to judge
         if taken or (forbidden and rules_cost):
             problem = f"It {(taken or forbidden)[0].what}."

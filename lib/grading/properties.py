@@ -138,6 +138,21 @@ def truth(got):
     return value
 
 
+def verdicts(ask, rng, cases):
+    """Raise Wrong unless a learner's test tells every case right, each time it is asked.
+
+    cases: (what is judged, True or False, what the other verdict means), the likeliest mistake first. They are asked
+    in an order of our own, eight times and more, so that a test which counts its calls gets nowhere.
+    """
+    order = list(range(len(cases))) * 2
+    order += torch.randint(len(cases), (max(0, 8 - len(order)),), generator=rng).tolist()
+    told = [[] for _ in cases]
+    for at in torch.randperm(len(order), generator=rng).tolist():
+        told[order[at]].append(truth(ask(cases[order[at]][0])))
+    for (_, want, says), said in zip(cases, told, strict=True):
+        require(all(verdict is want for verdict in said), says)
+
+
 def differs(got, want, atol=1e-5, rtol=1e-5):
     """Where two tensors of one shape differ by more than rounding; infinities and NaN equal themselves."""
     if got.is_complex():
@@ -237,6 +252,8 @@ def _kind(value):
 
 
 def _size(size):
+    if len(size) > 16:
+        return f"of {len(size)} axes"
     return "(" + ", ".join(str(int(n)) for n in size) + ("," if len(size) == 1 else "") + ")"
 
 
