@@ -4,14 +4,15 @@ import ast
 import functools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lib.course.lessons import series, source
 from lib.errors import CourseError
-from lib.grading.closure import needed, parse, plain, used
-from lib.grading.exercise import Exercise, defines, unsolved
+from lib.grading.closure import bound, needed, parse, plain, used
+from lib.grading.exercise import Exercise, defines, exercises, unsolved
 from lib.grading.notebook import place
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Code
@@ -68,7 +69,8 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    hidden = re.compile(r"\.[^.]|__")  # .git, __MACOSX; but "..x" is somebody's
+    return sorted(p for p in path.iterdir() if p.is_dir() and not hidden.match(p.name))
 
 
 def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
@@ -90,8 +92,12 @@ def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
 
 
 def lessons(cells: tuple[Cell, ...]) -> list[str]:
-    """The lessons whose exercises a notebook holds cells of, in order."""
-    return sorted({found[0][:2] for cell in cells if (found := place(cell.grade_id))})
+    """The lessons that a notebook is of, in order: those of which it has half the exercises or more; if there is none,
+    those of which it has any. (A cell pasted from another lesson brings its id along.)
+    """
+    places = {place(cell.grade_id) for cell in cells} - {None}
+    here = Counter(id[:2] for id in {id for id, _ in places})
+    return sorted(n for n in here if 2 * here[n] >= len(exercises(n)) > 0) or sorted(here)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ def answer(cells: tuple[Cell, ...], exercise: Exercise) -> Answer:
     names = {name for s in parse(cell.source) for name in used(s)}
     helpers = []
     for statement in needed(statements, names):
+        if exercise.name in bound(statement):
+            continue  # the answer's own cell says what that is
         try:
             helpers.append(ast.unparse(statement))
         except (RecursionError, ValueError):
@@ -146,7 +154,10 @@ def _only_comments(source: str) -> bool:
 
 def _as_given(source: str, exercise: Exercise) -> bool:
     """The stub but for spaces and comments."""
-    return [ast.dump(s) for s in parse(source)] == [ast.dump(s) for s in parse(exercise.stub)]
+    try:
+        return [ast.dump(s) for s in parse(source)] == [ast.dump(s) for s in parse(exercise.stub)]
+    except (RecursionError, ValueError):  # deeper than any stub, or a number too long to print
+        return False
 
 
 def _solves(cell: Cell, exercise: Exercise) -> bool:
