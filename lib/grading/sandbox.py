@@ -11,6 +11,7 @@ limits on what it uses, and a filter on system calls. docs/grading.md says again
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -123,8 +124,17 @@ def command() -> list[str]:
         line += ["--ro-bind", str(HERE / name), f"/judge/{name}"]
     for path in sorted(LIB.glob("*.py")):  # the model's files, and none of course or grading
         line += ["--ro-bind", str(path), f"/course/lib/{path.name}"]
+    line += _hidden()
     line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", "isolated", "/course"]
+
+
+def _hidden() -> list[str]:
+    """Cover the grader where it lies inside a place that answers see: a checkout under /usr, an installed copy."""
+    seen = [*_python(), "/usr"]
+    covered = [p for p in (HERE, LIB / "course", LIB.parent / "tests", LIB.parent / "build") if p.is_dir()]
+    inside = [p for p in map(str, covered) if any(p.startswith(place + "/") for place in seen)]
+    return [word for p in inside for word in ("--tmpfs", p)]
 
 
 def _python() -> list[str]:
@@ -268,6 +278,7 @@ class RemoteAnswer:
 
     def __init__(self, sandbox: Sandbox, code: Code, seed: int):
         self.sandbox, self.code, self.seed = sandbox, code, seed
+        self.lost = False  # the sandbox died, by no doing of the answer's that we know of
         self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
         self._stack: contextlib.ExitStack | None = None
         self._line: Channel | None = None
@@ -360,7 +371,8 @@ class RemoteAnswer:
     def _gone(self, why: str):
         self.close()
         why = why or self._line.why
-        self._final = why in WHY
+        self.lost |= self._line.why == "keeper"
+        self._final = why in WHY or self.lost
         if why.startswith(("signal", "exit")):
             self.problem = f"Your code ended the Python process it ran in ({why})."
         else:
@@ -435,13 +447,23 @@ MOST_ENTRIES, MOST_WORK = 2**20, 2**26
 
 
 def _modest(value) -> None:
-    """Raise ValueError for tensors so large that a function of ours might take all memory or the whole day."""
+    """Raise ValueError for tensors so large, side by side, that a function of ours might take all memory or all day.
+
+    Axes are counted from the right, as broadcasting does: a few long axes, each in another tensor, make a huge product.
+    """
+    longest: list[int] = []
+    for size in _shapes(value):
+        longest += [1] * (len(size) - len(longest))
+        for axis, n in enumerate(reversed(size)):
+            longest[axis] = max(longest[axis], n)
+    entries = math.prod(longest)
+    if entries > MOST_ENTRIES or entries * max(longest, default=1) > MOST_WORK:
+        raise ValueError("the grader's functions take smaller tensors than these")
+
+
+def _shapes(value) -> Iterator[tuple[int, ...]]:
     if isinstance(value, torch.Tensor):
-        longest = max(value.shape, default=1)
-        if value.numel() > MOST_ENTRIES or value.numel() * longest > MOST_WORK:
-            raise ValueError(f"the grader's functions take smaller tensors than {tuple(value.shape)}")
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _modest(each)
-    elif isinstance(value, dict):
-        _modest(list(value.values()))
+        yield tuple(value.shape)
+    elif isinstance(value, list | tuple | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _shapes(each)
