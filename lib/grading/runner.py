@@ -72,6 +72,7 @@ class Running:
 
     def __init__(self, channel: int, limits: dict, isolated: bool):
         self.limits, self.isolated, self.why, self.peak = limits, isolated, "", 0
+        self.size = _pages("self")[0]
         self.base = _anonymous("self")  # what a fork shares with us is not its own
         self.pid = _clone(NEWUSER | NEWPID | NEWNS | NEWIPC | NEWUTS) if isolated else os.fork()
         if self.pid == 0:
@@ -84,9 +85,11 @@ class Running:
             return
         others = _others()
         memory = sum(max(0, _anonymous(pid) - self.base) for pid in others)
+        # Memory that processes share is in nobody's own: what they have mapped is limited too.
+        claimed = sum(max(0, _pages(pid)[0] - self.size) for pid in others)
         self.peak = max(self.peak, memory)
         for what, passed in (
-            ("memory", memory > self.limits["memory"]),
+            ("memory", memory > self.limits["memory"] or claimed > 4 * self.limits["memory"]),
             ("processes", len(others) > self.limits["processes"]),
             ("cpu", sum(map(_cpu, others)) > self.limits["cpu"]),
         ):
@@ -209,8 +212,8 @@ def _furnish(libc, limits: dict) -> None:
             file.write(text)
     size = limits["disk"]
     for place, flags, options in (
-        ("/tmp", 0, f"size={size},mode=1777"),
-        ("/dev/shm", 0, f"size={size},mode=1777"),
+        ("/tmp", 0, f"size={size},nr_inodes=8k,mode=1777"),
+        ("/dev/shm", 0, f"size={size},nr_inodes=8k,mode=1777"),
         ("/proc", MS_RDONLY, "size=4k,mode=555"),
     ):
         if libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | flags, options.encode()):
