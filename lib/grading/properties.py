@@ -142,10 +142,13 @@ def verdicts(ask, rng, cases):
     """Raise Wrong unless a learner's test tells every case right, each time it is asked.
 
     cases: (what is judged, True or False, what the other verdict means), the likeliest mistake first. They are asked
-    in an order of our own, eight times and more, so that a test which counts its calls gets nowhere.
+    in an order of our own, ten times or more, so that a test which counts its calls gets nowhere.
     """
-    order = list(range(len(cases))) * 2
-    order += torch.randint(len(cases), (max(0, 8 - len(order)),), generator=rng).tolist()
+    sides = [[i for i, (_, want, _) in enumerate(cases) if want is side] for side in (True, False)]
+    order = list(range(len(cases)))
+    while len(order) < 10:
+        side = sides[integer(rng, 0, 1)]
+        order.append(side[integer(rng, 0, len(side) - 1)])
     told = [[] for _ in cases]
     for at in torch.randperm(len(order), generator=rng).tolist():
         told[order[at]].append(truth(ask(cases[order[at]][0])))
