@@ -50,6 +50,8 @@ def as_lines(nb):
 
 
 ENTRIES = [
+    *[Entry(f"good_{lesson}", lesson) for lesson in ("03", "04")],
+    Entry("good_plain"),
     right("prints", "print('hello')\n" + ATTENTION.replace("    scores = q", "    print(q, k, v)\n    scores = q", 1)),
     right("warns", "import warnings\nwarnings.simplefilter('always')\n"
                    + ATTENTION.replace("    scores = q", "    warnings.warn('look out')\n    scores = q", 1)),
@@ -167,6 +169,20 @@ except ImportError:
         "scores.masked_fill(~mask", "scores.masked_fill(~(mask & (causal_mask(1) | True))")),
     right("raise_left_below_the_return", ATTENTION + "    raise NotImplementedError\n"),
     right("docstring_and_hints", '"""My answer."""\n' + ATTENTION + "\n# TODO: hint('02.attention', 1)\nhint('02.attention', 1)\n"),
+    right("names_that_the_lesson_has_too", """
+def attention(queries, keys, values, mask=None):
+    return mixed(queries, keys, mask) @ values
+def mixed(x, y, mask, scores=None):
+    scores = [x @ y.transpose(-2, -1) for tokens in [0]][0] / math.sqrt(x.shape[-1])
+    weights = scores if mask is None else torch.where(mask, scores, -math.inf)
+    return weights.softmax(-1)
+try:
+    q = attention(q, k, v)
+except NameError as v:
+    pass
+"""),  # fmt: skip
+    right("compared_with_the_library", ATTENTION + "\nprint(attention)\n",
+          edit=with_cells("from lib.attention import attention", "theirs = attention", after="02.attention")),
     right("stores_state", ATTENTION + "\nseen = []\n_plain = attention\ndef attention(q, k, v, mask=None):\n"
                                       "    seen.append((q, k, v))\n    return _plain(q, k, v, mask)\n"),
     right("windows_line_ends_and_tabs", ATTENTION, edit=windows),

@@ -47,13 +47,13 @@ def spy(name, source, path=""):
 
 ENTRIES = [
     spy("other_learners", """
-for top in ("@CLASS@", "..", "../..", "/mnt", "/home", "/root", "/work", "/srv", "/var", "/tmp/.."):
-    for folder, _, names in os.walk(top):
-        if folder.startswith(("/tmp/../usr", "/tmp/../lib", "../usr", "../lib", "../../usr", "../../lib")):
-            continue
+OURS = {os.path.realpath(p) for p in ("/usr", "/lib", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))}
+for top in ("@CLASS@", "/"):
+    for folder, below, names in os.walk(top):
+        below[:] = [b for b in below if os.path.realpath(os.path.join(folder, b)) not in OURS]
         for name in names:
-            if name.endswith(".ipynb") and "site-packages" not in folder and "/share/" not in folder:
-                try_to("another notebook", read, os.path.join(folder, name))
+            if name.endswith((".ipynb", ".sqlite")) or "gradebook" in name:
+                try_to("a file of the class", read, os.path.join(folder, name))
 try_to("the class", os.listdir, "@CLASS@")
 """),
     spy("references_and_checks", """
