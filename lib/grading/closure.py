@@ -90,7 +90,7 @@ def _free(node: ast.AST) -> set[str]:
         given = node.args
         arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
         arguments = [a for a in arguments if a is not None]
-        around += [n for n in [*given.defaults, *given.kw_defaults, *(a.annotation for a in arguments)] if n is not None]
+        around += [*given.defaults, *filter(None, given.kw_defaults), *filter(None, (a.annotation for a in arguments))]
         local, outer = {a.arg for a in arguments}, set()
         for statement in body:
             _stored(statement, local, outer)
