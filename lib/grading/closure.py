@@ -9,6 +9,7 @@ import hashlib
 
 DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 SIMPLE = DEFINITION | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
+BLOCK = ast.If | ast.Try  # an import with a fallback, say; simple if all in them is
 
 
 def parse(source: str) -> list[ast.stmt]:
@@ -23,20 +24,26 @@ def parse(source: str) -> list[ast.stmt]:
 
 def plain(source: str) -> str:
     """The source with each line of notebook magic made empty, so that line numbers stay."""
-    if "%" not in source and "!" not in source:
+    if not any(mark in source for mark in "%!?"):
         return source
     try:
         ast.parse(source)
         return source  # a % at the start of a line may be arithmetic
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         lines = source.split("\n")
-        return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)
+        return "\n".join("" if _magic(line.strip()) else line for line in lines)
+
+
+def _magic(line: str) -> bool:
+    return line.startswith(("%", "!", "?")) or (line.endswith("?") and not line.startswith("#"))
 
 
 def bound(statement: ast.stmt) -> set[str]:
     """The names that a top-level definition, import or assignment gives a meaning to; none for other statements."""
     if isinstance(statement, DEFINITION):
         return {statement.name}
+    if isinstance(statement, BLOCK):
+        return {name for inner in _inside(statement) for name in bound(inner)}
     if isinstance(statement, ast.Import):
         return {alias.asname or alias.name.split(".")[0] for alias in statement.names}
     if isinstance(statement, ast.ImportFrom):
@@ -47,9 +54,67 @@ def bound(statement: ast.stmt) -> set[str]:
     return {n.id for t in targets if t is not None for n in ast.walk(t) if isinstance(n, ast.Name)}
 
 
+def _inside(statement: ast.stmt) -> list[ast.stmt]:
+    """The statements of an if or a try, its other branches' too."""
+    parts = [statement.body, statement.orelse, getattr(statement, "finalbody", [])]
+    return [s for part in parts + [h.body for h in getattr(statement, "handlers", [])] for s in part]
+
+
+def _simple(statement: ast.stmt) -> bool:
+    """Whether a statement gives names a meaning and does nothing else."""
+    if isinstance(statement, BLOCK):
+        return all(isinstance(inner, ast.Pass) or _simple(inner) for inner in _inside(statement))
+    return isinstance(statement, SIMPLE)
+
+
 def used(node: ast.AST) -> set[str]:
-    """Every name that a piece of code reads."""
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    """Every name that a piece of code reads from around it: not a function's own arguments and variables."""
+    try:
+        return _free(node)
+    except RecursionError:  # deeper than code is: then all that it names
+        return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def _free(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+        return {node.target.id} | _free(node.value)
+    if isinstance(node, FUNCTION):
+        body = node.body if isinstance(node.body, list) else [node.body]
+        around = [n for n in ast.iter_child_nodes(node) if n not in body and not isinstance(n, ast.arguments)]
+        given = node.args
+        arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        arguments = [a for a in arguments if a is not None]
+        around += [*given.defaults, *filter(None, given.kw_defaults), *filter(None, (a.annotation for a in arguments))]
+        local, outer = {a.arg for a in arguments}, set()
+        for statement in body:
+            _stored(statement, local, outer)
+        inside = {name for statement in body for name in _free(statement)}
+        return (inside - (local - outer)) | {name for n in around for name in _free(n)}
+    found = {name for child in ast.iter_child_nodes(node) for name in _free(child)}
+    if isinstance(node, COMPREHENSION):
+        found -= {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+    return found
+
+
+def _stored(node: ast.AST, local: set[str], outer: set[str]) -> None:
+    """Add the names that a function's code makes its own, and those that it says are not."""
+    if isinstance(node, ast.Global):
+        outer.update(node.names)
+    elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        local.add(node.id)
+    elif isinstance(node, ast.Import | ast.ImportFrom | DEFINITION):
+        local.update(bound(node))
+    elif isinstance(node, ast.ExceptHandler) and node.name:
+        local.add(node.name)
+    if not isinstance(node, FUNCTION | ast.ClassDef | COMPREHENSION):
+        for child in ast.iter_child_nodes(node):
+            _stored(child, local, outer)
 
 
 def needed(statements: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
@@ -61,7 +126,7 @@ def needed(statements: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
     makers: dict[str, list[int]] = {}
     chosen, open_names = set(), set(names)
     for i, statement in enumerate(statements):
-        if isinstance(statement, SIMPLE):
+        if _simple(statement):
             for name in bound(statement):
                 makers.setdefault(name, []).append(i)
     chosen |= set(makers.get("*", ()))

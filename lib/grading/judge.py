@@ -1,5 +1,6 @@
 """Judge one submission: each answer in a sandbox of its own, each verdict out here."""
 
+import hashlib
 import time
 
 from lib.grading.check import evaluate, nothing
@@ -9,6 +10,8 @@ from lib.grading.report import Flag, Grade, Report
 from lib.grading.rules import LIBRARY, broken, suspicious
 from lib.grading.sandbox import RemoteAnswer, Sandbox
 from lib.grading.submission import answer
+
+TRIES = 3  # for an exercise whose sandbox died
 
 
 def judge(
@@ -47,21 +50,19 @@ def _grade(
     if found.code is None:
         result = nothing(exercise, problem)
     else:
-        forbidden = broken(exercise, found.code.source)
+        forbidden = broken(exercise, found.code.source, found.code.helpers)
         flags += forbidden + suspicious(exercise, found.code.source)
-        for helper in found.code.helpers:
-            forbidden += broken(exercise, helper)
         taken = [flag for flag in forbidden if flag.what.endswith(LIBRARY)]  # then there is no answer to judge
         if taken or (forbidden and rules_cost):
             problem = f"It {(taken or forbidden)[0].what}."
             result = nothing(exercise, problem, attempted=True)
         else:
-            for _ in range(3):
-                with sandbox.load(found.code, seed) as remote:
+            for _ in range(TRIES):
+                with sandbox.load(found.code, _one_way(seed)) as remote:
                     result = _evaluate(exercise, remote, seed)
-                    problem = remote.problem
-                if not remote.interrupted:
-                    break
+                problem = remote.problem
+                if not remote.lost:
+                    break  # else the sandbox itself was ended from outside: nothing is the answer's fault
     for outcome in result.outcomes:
         if outcome.crashed:
             flags.append(Flag(exercise.id, f"the check {outcome.name!r} stumbled over the answer"))
@@ -69,6 +70,11 @@ def _grade(
         exercise.id, exercise.version, result.points, exercise.points, result.attempted, result.outcomes, problem
     )
     return grade, flags
+
+
+def _one_way(seed: int) -> int:
+    """What an answer may know: a seed of its own, from which that of the hidden inputs cannot be told."""
+    return int.from_bytes(hashlib.sha256(f"answer/{seed}".encode()).digest()[:7], "big")
 
 
 def _evaluate(exercise: Exercise, remote: RemoteAnswer, seed: int):

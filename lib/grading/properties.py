@@ -138,6 +138,24 @@ def truth(got):
     return value
 
 
+def verdicts(ask, rng, cases):
+    """Raise Wrong unless a learner's test tells every case right, each time it is asked.
+
+    cases: (what is judged, True or False, what the other verdict means), the likeliest mistake first. They are asked
+    in an order of our own, ten times or more, so that a test which counts its calls gets nowhere.
+    """
+    sides = [[i for i, (_, want, _) in enumerate(cases) if want is side] for side in (True, False)]
+    order = list(range(len(cases)))
+    while len(order) < 10:
+        side = sides[integer(rng, 0, 1)]
+        order.append(side[integer(rng, 0, len(side) - 1)])
+    told = [[] for _ in cases]
+    for at in torch.randperm(len(order), generator=rng).tolist():
+        told[order[at]].append(truth(ask(cases[order[at]][0])))
+    for (_, want, says), said in zip(cases, told, strict=True):
+        require(all(verdict is want for verdict in said), says)
+
+
 def differs(got, want, atol=1e-5, rtol=1e-5):
     """Where two tensors of one shape differ by more than rounding; infinities and NaN equal themselves."""
     if got.is_complex():
@@ -166,15 +184,6 @@ def close(got, want, says, atol=1e-5, rtol=1e-5):
         place = "[" + ", ".join(map(str, at)) + "]" if at else "its only entry"
         raise Wrong(says, f"{int(off.sum())} of {off.numel()} entries differ; the first, at {place}: "
                           f"expected {want[tuple(at)].item():.4g}, got {got[tuple(at)].item():.4g}")
-
-
-def both(rng, first, second):
-    """What two calls return, made in an order drawn from rng: an answer that only counts its calls learns nothing."""
-    if integer(rng, 0, 1):
-        got = first()
-        return got, second()
-    got = second()
-    return first(), got
 
 
 def normal(rng, *size):
@@ -246,6 +255,8 @@ def _kind(value):
 
 
 def _size(size):
+    if len(size) > 16:
+        return f"of {len(size)} axes"
     return "(" + ", ".join(str(int(n)) for n in size) + ("," if len(size) == 1 else "") + ")"
 
 

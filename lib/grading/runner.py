@@ -73,7 +73,7 @@ class Running:
 
     def __init__(self, channel: int, limits: dict, isolated: bool):
         self.limits, self.isolated, self.why, self.peak = limits, isolated, "", 0
-        self.base = _memory("self")  # what a fork shares with us is not its own
+        self.base, self.size = _memory("self")  # what a fork shares with us is not its own
         self.pid = _clone(NEWUSER | NEWPID | NEWNS | NEWIPC | NEWUTS) if isolated else os.fork()
         if self.pid == 0:
             _become_runner(channel, limits, isolated)
@@ -84,10 +84,13 @@ class Running:
         if not self.isolated:
             return
         others = _others()
-        memory = sum(max(0, _memory(pid) - self.base) for pid in others)
+        held = [_memory(pid) for pid in others]
+        memory = sum(max(0, own - self.base) for own, _ in held)
+        # Memory that processes share may be in nobody's own: what they have mapped is limited too.
+        claimed = sum(max(0, size - self.size) for _, size in held)
         self.peak = max(self.peak, memory)
         for what, passed in (
-            ("memory", memory > self.limits["memory"]),
+            ("memory", memory > self.limits["memory"] or claimed > 4 * self.limits["memory"]),
             ("processes", len(others) > self.limits["processes"]),
             ("cpu", sum(map(_cpu, others)) > self.limits["cpu"]),
         ):
@@ -142,19 +145,15 @@ def _cpu(pid: int) -> float:
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
-def _status(pid, *names: str) -> int:
-    """The sum of some lines of /proc/…/status, in bytes; 0 for a process that is gone."""
+def _memory(pid) -> tuple[int, int]:
+    """Bytes of memory of a process that no file holds, and bytes that it has mapped; zeros if it is gone."""
     try:
         with open(f"/proc/{pid}/status") as file:
             lines = dict(line.split(":", 1) for line in file)
     except (OSError, ValueError):
-        return 0
-    return sum(int(lines[name].split()[0]) * 1024 for name in names if name in lines)
-
-
-def _memory(pid) -> int:
-    """Bytes of memory of a process that no file holds, shared with others or not."""
-    return _status(pid, "RssAnon", "RssShmem")
+        return 0, 0
+    own, shared, size = (int(lines.get(name, "0").split()[0]) * 1024 for name in ("RssAnon", "RssShmem", "VmSize"))
+    return own + shared, size
 
 
 # ------------------------------------------------------------------------------------------- becoming a runner
@@ -184,7 +183,7 @@ def _become_runner(channel: int, limits: dict, isolated: bool) -> None:
     status = 70
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        size = _status("self", "VmSize")
+        size = _memory("self")[1]
         if isolated:
             _furnish(libc, limits)
         else:

@@ -135,8 +135,17 @@ def command(hidden: tuple[str, ...] = ()) -> list[str]:
         line += ["--ro-bind", str(HERE / name), f"/judge/{name}"]
     for path in sorted(LIB.glob("*.py")):  # the model's files, and none of course or grading
         line += ["--ro-bind", str(path), f"/course/lib/{path.name}"]
+    line += _hidden()
     line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", "isolated", "/course"]
+
+
+def _hidden() -> list[str]:
+    """Cover the grader where it lies inside a place that answers see: a checkout under /usr, an installed copy."""
+    seen = [*_python(), "/usr"]
+    covered = [p for p in (HERE, LIB / "course", LIB.parent / "tests", LIB.parent / "build") if p.is_dir()]
+    inside = [p for p in map(str, covered) if any(p.startswith(place + "/") for place in seen)]
+    return [word for p in inside for word in ("--tmpfs", p)]
 
 
 def _python() -> list[str]:
@@ -295,8 +304,8 @@ class RemoteAnswer:
 
     def __init__(self, sandbox: Sandbox, code: Code, seed: int):
         self.sandbox, self.code, self.seed = sandbox, code, seed
+        self.lost = False  # the sandbox died, by no doing of the answer's that we know of
         self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
-        self.interrupted = False  # the sandbox itself was killed, by nobody in it: the answer is to be judged again
         self._stack: contextlib.ExitStack | None = None
         self._line: Channel | None = None
         self._functions: list = []
@@ -390,8 +399,8 @@ class RemoteAnswer:
     def _gone(self, why: str):
         self.close()
         why = why or self._line.why
-        self.interrupted |= self._line.why == "keeper"
-        self._final = why in WHY
+        self.lost |= self._line.why == "keeper"
+        self._final = why in WHY or self.lost
         if why.startswith(("signal", "exit")):
             self.problem = f"Your code ended the Python process it ran in ({why})."
         else:
@@ -466,20 +475,23 @@ MOST_ENTRIES, MOST_WORK = 2**20, 2**26
 
 
 def _modest(value) -> None:
-    """Raise ValueError for tensors so large, alone or multiplied with one another, that a function of ours might take
-    all memory or the whole day.
+    """Raise ValueError for tensors so large, side by side, that a function of ours might take all memory or all day.
+
+    Axes are counted from the right, as broadcasting does: a few long axes, each in another tensor, make a huge product.
     """
-    shapes = [tuple(t.shape) for t in _tensors(value)]
-    deep = max(map(len, shapes), default=0)
-    lead = math.prod(max((s[-i] for s in shapes if len(s) >= i), default=1) for i in range(3, deep + 1))
-    longest = max((n for s in shapes for n in s[-2:]), default=1)
-    if any(math.prod(s) > MOST_ENTRIES for s in shapes) or lead * longest**2 > MOST_WORK or deep > 8:
-        raise ValueError(f"the grader's functions take smaller tensors than {', '.join(map(str, shapes))[:100]}")
+    longest: list[int] = []
+    for size in _shapes(value):
+        longest += [1] * (len(size) - len(longest))
+        for axis, n in enumerate(reversed(size)):
+            longest[axis] = max(longest[axis], n)
+    entries = math.prod(longest)
+    if entries > MOST_ENTRIES or entries * max(longest, default=1) > MOST_WORK:
+        raise ValueError("the grader's functions take smaller tensors than these")
 
 
-def _tensors(value) -> Iterator[torch.Tensor]:
+def _shapes(value) -> Iterator[tuple[int, ...]]:
     if isinstance(value, torch.Tensor):
-        yield value
+        yield tuple(value.shape)
     elif isinstance(value, list | tuple | dict):
         for each in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(each)
+            yield from _shapes(each)

@@ -1,8 +1,8 @@
 """The second wall: system calls that no answer needs, refused by the kernel itself (seccomp, in BPF).
 
 The namespaces already leave nothing to reach. This filter takes away what could be used against the kernel that
-makes them: new namespaces, mounts, tracing, keys, BPF, io_uring, every socket that is not a local one, and memory
-that would be on nobody's account.
+makes them: new namespaces, mounts, tracing, keys, BPF, io_uring, and every socket that is not a local one; and memory
+that belongs to no process, so that nobody counts it.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ CALLS = {
         move_mount=429, fsopen=430, fsconfig=431, fsmount=432, fspick=433, pidfd_getfd=438, mount_setattr=442,
         fanotify_init=300, syslog=103, iopl=172, ioperm=173, modify_ldt=154, vhangup=153, lookup_dcookie=212,
         move_pages=279, migrate_pages=256, mbind=237, set_mempolicy=238, sethostname=170, setdomainname=171,
-        memfd_create=319, memfd_secret=447, shmget=29, msgget=68, semget=64,
+        memfd_create=319, memfd_secret=447, shmget=29, semget=64, msgget=68,
     ),
     "aarch64": dict(
         socket=198, clone=220, clone3=435, ptrace=117, mount=40, umount2=39, pivot_root=41, chroot=51, unshare=97,
@@ -36,7 +36,7 @@ CALLS = {
         move_mount=429, fsopen=430, fsconfig=431, fsmount=432, fspick=433, pidfd_getfd=438, mount_setattr=442,
         fanotify_init=262, syslog=116, vhangup=58, lookup_dcookie=18, move_pages=239, migrate_pages=238, mbind=235,
         set_mempolicy=237, sethostname=161, setdomainname=162,
-        memfd_create=279, memfd_secret=447, shmget=194, msgget=186, semget=190,
+        memfd_create=279, memfd_secret=447, shmget=194, semget=190, msgget=186,
     ),
 }
 NEW_NAMESPACES = 0x7E020080  # every CLONE_NEW… flag

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lib.course.lessons import series, source
 from lib.errors import CourseError
-from lib.grading.closure import needed, parse, plain, used
+from lib.grading.closure import bound, needed, parse, plain, used
 from lib.grading.exercise import Exercise, defines, exercises, unsolved
 from lib.grading.notebook import place
 from lib.grading.reading import Cell
@@ -69,7 +69,8 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith((".", "__")))
+    hidden = re.compile(r"\.[^.]|__")  # .git, __MACOSX; but "..x" is somebody's
+    return sorted(p for p in path.iterdir() if p.is_dir() and not hidden.match(p.name))
 
 
 def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
@@ -135,6 +136,8 @@ def answer(cells: tuple[Cell, ...], exercise: Exercise) -> Answer:
     names = {name for s in parse(cell.source) for name in used(s)}
     helpers = []
     for statement in needed(statements, names):
+        if exercise.name in bound(statement):
+            continue  # the answer's own cell says what that is
         try:
             helpers.append(ast.unparse(statement))
         except (RecursionError, ValueError):
@@ -155,7 +158,10 @@ def _only_comments(source: str) -> bool:
 
 def _as_given(source: str, exercise: Exercise) -> bool:
     """The stub but for spaces and comments."""
-    return [ast.dump(s) for s in parse(source)] == [ast.dump(s) for s in parse(exercise.stub)]
+    try:
+        return [ast.dump(s) for s in parse(source)] == [ast.dump(s) for s in parse(exercise.stub)]
+    except (RecursionError, ValueError):  # deeper than any stub, or a number too long to print
+        return False
 
 
 def _solves(cell: Cell, exercise: Exercise) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 MOST_JSON = 8 * 2**20  # bytes: a list of a million numbers; more structure than any answer needs
+MOST_KEYS = 4096  # of one dictionary: with more, keys that collide on purpose would take the judge hours
 MOST_NUMBERS = 64 * 2**20  # bytes in all tensors of one frame
 HEAD = struct.Struct(">II")
 DTYPES = {str(d).removeprefix("torch."): d for d in (
@@ -121,6 +122,8 @@ def _rebuilt(about: list, blob: memoryview) -> torch.Tensor:
         raise ValueError(shape)
     if count == 0:
         return torch.empty(shape, dtype=dtype)
+    if dtype is torch.bool:  # a byte of 2 is neither True nor False
+        return (torch.frombuffer(blob, dtype=torch.uint8, count=count, offset=start) != 0).reshape(shape)
     return torch.frombuffer(blob, dtype=dtype, count=count, offset=start).reshape(shape)
 
 
@@ -140,6 +143,8 @@ def decode(value, blob: memoryview, resolve=None):
     if kind == "tuple":
         return tuple(decode(v, blob, resolve) for v in content)
     if kind == "dict":
+        if len(content) > MOST_KEYS:
+            raise ValueError("a dictionary larger than any right answer's")
         return {decode(k, blob, resolve): decode(v, blob, resolve) for k, v in content}
     if kind == "odd":
         return torch.zeros(0, dtype=torch.complex64) if content == "complex" else torch.zeros(0).to_sparse()

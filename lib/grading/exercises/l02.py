@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.grading.exercise import Exercise, Property
-from lib.grading.properties import both, close, differs, dtype, finite, integer, normal, require, shape, tensor, truth
+from lib.grading.properties import close, differs, dtype, finite, integer, normal, require, shape, tensor, verdicts
 
 # --- causal_mask --------------------------------------------------------------------------------------------
 
@@ -123,11 +123,17 @@ def _attention_by_hand(answer, rng):
           "Yours differs: look at the scores, the scale and the softmax, in this order.")
 
 
+def _hears(answer, q, k, v, got):
+    """A constant keeps every symmetry there is, so first: what comes out must depend on what goes in."""
+    require(differs(answer(q, k, 2 * v + 1), got).any(), "Other values give the same result: it is no average of them.")
+
+
 def _attention_order(answer, rng):
     S, Dh = integer(rng, 5, 9), integer(rng, 2, 6)
     q, k, v = normal(rng, S, Dh), normal(rng, S, Dh), normal(rng, S, Dh)
     p = torch.randperm(S, generator=rng)
     out = shape(answer(q, k, v), (S, Dh))
+    _hears(answer, q, k, v, out)
     close(answer(q, k[p], v[p]), out,
           "Shuffling the keys together with their values changes the result. A look-up must not depend on "
           "where in memory an item lies.", atol=1e-4)
@@ -154,6 +160,7 @@ def _attention_mask(answer, rng):
             "before it.")
     finite(got)
     constant = answer(q, k, torch.ones(S, Dh), mask)
+    require(differs(constant, got).any(), "Other values give the same result: it is no average of them.")
     close(constant, torch.ones(T, Dh),
           "All values are 1, so every weighted average is 1; yours is not. The weights that are left must "
           "add to 1 in each row: hide scores before the softmax.")
@@ -177,6 +184,7 @@ def _attention_leading(answer, rng):
             "Transpose the last two axes of k only: k.transpose(-2, -1).")
     for given in (None, mask):
         whole = shape(answer(q, k, v, given), (2, 3, T, Dh), "the result for (B, H, T, Dh)")
+        _hears(answer, q, k, v, whole)
         for b in range(2):
             close(shape(answer(q[b], k[b], v[b], given), (3, T, Dh)), whole[b], says)
             for h in range(3):
@@ -236,7 +244,7 @@ def attention(q, k, v, mask=None):
         "masked_fill fills where its first argument is True, and our mask is True where nothing is hidden: "
         "give it ~mask. Then weights = scores.softmax(dim=-1) and return weights @ v.",
     ),
-    forbidden=("scaled_dot_product_attention", "multi_head_attention_forward", "MultiheadAttention"),
+    forbidden=("scaled_dot_product_attention", "MultiheadAttention", "multi_head_attention_forward"),
 )
 
 # --- catches_peeking: the learner writes the test -----------------------------------------------------------
@@ -295,70 +303,57 @@ def _centred_queries(q, k, v):
     return _attend(q - q.mean(-2, keepdim=True), k, v)
 
 
-def _tell(answer, attend):
-    """The learner's verdict on an implementation, which is handed over without its telling name."""
-    return truth(answer(lambda q, k, v: attend(q, k, v)))
-
-
-def _trusts(answer, attend, says):
-    require(not _tell(answer, attend), says)
-
-
-def _both_ways(answer, rng, attend, says):
-    """True for the leaking implementation, False for a correct one: a constant earns nothing."""
-    leaks, right = both(rng, lambda: _tell(answer, attend), lambda: not _tell(answer, _attend))
-    require(leaks, says)
-    require(right,
-            "It says True to a correct causal attention. Compare only the results at positions *before* the "
-            "change: those after it are allowed to differ.")
+def _tell(answer, rng, attend, says, *trusted):
+    """The learner's verdicts on a leaking implementation and on correct ones, [(attend, what a True means)]."""
+    correct = (_attend, False, "It says True to a correct causal attention. Compare only the results at positions "
+                               "*before* the change: those after it are allowed to differ.")  # fmt: skip
+    cases = [(attend, True, says), correct, *((each, False, text) for each, text in trusted)]
+    # A lambda has no telling name.
+    verdicts(lambda attend: answer(lambda q, k, v: attend(q, k, v)), rng, cases)
 
 
 def _peeking_correct(answer, rng):
-    _both_ways(answer, rng, _no_mask, "It says False to an attention with no mask at all.")
-    _trusts(answer, _window,
-            "It says True to an attention that sees only the last three tokens. That one never looks ahead: "
-            "judge what leaks from the future, not what the past should give.")
-    _trusts(answer, _past_average,
-            "It says True to a plain average over the past. That never looks ahead: judge what leaks from "
-            "the future, not whether it equals your own attention.")
+    _tell(answer, rng, _no_mask, "It says False to an attention with no mask at all.",
+          (_window, "It says True to an attention that sees only the last three tokens. That one never looks ahead: "
+                    "judge what leaks from the future, not what the past should give."),
+          (_past_average, "It says True to a plain average over the past. That never looks ahead: judge what leaks "
+                          "from the future, not whether it equals your own attention."))
 
 
 def _peeking_rounding(answer, rng):
-    _both_ways(answer, rng, _no_mask, "It says False to an attention with no mask at all.")
-    _trusts(answer, _rounded,
-            "It says True to a correct attention whose results wobble in the last bit. Floats are compared "
-            "with a tolerance: torch.allclose, not == or torch.equal.")
+    _tell(answer, rng, _no_mask, "It says False to an attention with no mask at all.",
+          (_rounded, "It says True to a correct attention whose results wobble in the last bit. Floats are compared "
+                     "with a tolerance: torch.allclose, not == or torch.equal."))
 
 
 def _peeking_step(answer, rng):
-    _both_ways(answer, rng, _one_ahead,
-               "It misses a mask that is off by one: each token sees one step ahead. The result just "
-               "*before* the first changed token must stay the same; do you look at it?")
-    _both_ways(answer, rng, _transposed, "It misses a transposed mask, with which tokens see only the future.")
+    _tell(answer, rng, _one_ahead,
+          "It misses a mask that is off by one: each token sees one step ahead. The result just *before* the first "
+          "changed token must stay the same; do you look at it?")
+    _tell(answer, rng, _transposed, "It misses a transposed mask, with which tokens see only the future.")
 
 
 def _peeking_values(answer, rng):
-    _both_ways(answer, rng, _zero_score,
-               "It misses a mask that sets hidden scores to 0 instead of -inf: hidden *values* still get "
-               "weight. Does your test change the values of future tokens?")
+    _tell(answer, rng, _zero_score,
+          "It misses a mask that sets hidden scores to 0 instead of -inf: hidden *values* still get weight. Does your "
+          "test change the values of future tokens?")
 
 
 def _peeking_keys(answer, rng):
-    _both_ways(answer, rng, _after_softmax,
-               "It misses a mask applied after the softmax: hidden *keys* still count in the sum that each "
-               "row is divided by. Does your test change the keys of future tokens?")
+    _tell(answer, rng, _after_softmax,
+          "It misses a mask applied after the softmax: hidden *keys* still count in the sum that each row is divided "
+          "by. Does your test change the keys of future tokens?")
 
 
 def _peeking_queries(answer, rng):
-    _both_ways(answer, rng, _centred_queries,
-               "It misses an attention that first subtracts the mean query over all positions. Does your "
-               "test change the *queries* of future tokens?")
+    _tell(answer, rng, _centred_queries,
+          "It misses an attention that first subtracts the mean query over all positions. Does your test change the "
+          "*queries* of future tokens?")
 
 
 def _peeking_long(answer, rng):
-    _both_ways(answer, rng, _only_short,
-               "It misses a mask that is dropped for sequences longer than 8. Does your test try a longer "
-               "one?")
+    _tell(answer, rng, _only_short,
+          "It misses a mask that is dropped for sequences longer than 8. Does your test try a longer one?")
 
 
 CATCHES_PEEKING = Exercise(

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.grading.exercise import Exercise, Property
-from lib.grading.properties import both, close, differs, finite, integer, normal, number, require, shape, truth
+from lib.grading.properties import close, differs, finite, integer, normal, number, require, shape, verdicts
 
 # --- count_params -------------------------------------------------------------------------------------------
 
@@ -243,13 +243,13 @@ def rms_norm(x, weight, eps):
         Property("eps inside the root", 2, _rms_eps),
         Property("agrees with PyTorch's", 1, _rms_agrees),
     ],
+    forbidden=("RMSNorm",),
     hints=(
         "Root mean square, read backwards: square the entries, take their mean, take the root.",
         "The mean runs over the last axis, and must keep it so that the division lines up: "
         ".mean(-1, keepdim=True).",
         "square = x.pow(2).mean(-1, keepdim=True); return x / torch.sqrt(square + eps) * weight.",
     ),
-    forbidden=("rms_norm", "RMSNorm"),
 )
 
 # --- pre_norm_block -----------------------------------------------------------------------------------------
@@ -426,63 +426,61 @@ def _each_alone(tokens):
     return torch.nn.functional.one_hot(tokens, VOCAB).float() @ torch.eye(VOCAB).roll(1, 0)
 
 
-def _verdict(answer, model):
-    """The learner's verdict on a model, which is handed over without its telling name."""
-    return truth(answer(lambda tokens: model(tokens)))
+def _tell(answer, rng, leaking, says, *others):
+    """The learner's verdicts on a leaking model, a correct one and others: (model, if it leaks, what else means)."""
+    correct = (_language_model(), False,
+               "It says True to a correct model. Compare only the logits at positions *before* the change: those at "
+               "and after it are allowed to differ.")  # fmt: skip
+    # A lambda has no telling name.
+    verdicts(lambda model: answer(lambda tokens: model(tokens)), rng, [(leaking, True, says), correct, *others])
 
 
-def _leak_told(answer, rng, model, says):
-    """True for the leaking model, False for a correct one: a constant earns nothing."""
-    leaks, right = both(rng, lambda: _verdict(answer, model), lambda: not _verdict(answer, _language_model()))
-    require(leaks, says)
-    require(right,
-            "It says True to a correct model. Compare only the logits at positions *before* the change: those at "
-            "and after it are allowed to differ.")
+NO_MASK = "It says False to a model with no mask at all."
 
 
 def _leak_trusts(answer, rng):
-    _leak_told(answer, rng, _language_model(lambda i, T: _all(T)), "It says False to a model with no mask at all.")
-    for model, what in ((_language_model(_window_of_three), "that sees only the last three tokens"),
-                        (_each_alone, "that looks at one token at a time")):
-        require(not _verdict(answer, model), f"It says True to a model {what}. It never looks ahead: judge what "
-                                             "leaks from the future, not what the past should give.")
+    says = ("It says True to a model {}. It never looks ahead: judge what leaks from the future, not what the past "
+            "should give.")
+    _tell(answer, rng, _language_model(lambda i, T: _all(T)), NO_MASK,
+          (_language_model(_window_of_three), False, says.format("that sees only the last three tokens")),
+          (_each_alone, False, says.format("that looks at one token at a time")))
 
 
 def _leak_rounding(answer, rng):
-    _leak_told(answer, rng, _language_model(lambda i, T: _all(T)), "It says False to a model with no mask at all.")
-    require(not _verdict(answer, _language_model(wobble=1e-9)),
-            "It says True to a correct model whose logits wobble in the last digits. Floats are compared with a "
-            "tolerance: torch.allclose, not == or torch.equal.")
+    _tell(answer, rng, _language_model(lambda i, T: _all(T)), NO_MASK,
+          (_language_model(wobble=1e-9), False,
+           "It says True to a correct model whose logits wobble in the last digits. Floats are compared with a "
+           "tolerance: torch.allclose, not == or torch.equal."))
 
 
 def _leak_layers(answer, rng):
-    _leak_told(answer, rng, _language_model(lambda layer, T: _tri(T) if layer == 0 else _all(T)),
-               "It misses a mask that is dropped after the first layer.")
-    require(_verdict(answer, _language_model(lambda layer, T: _all(T) if layer == 0 else _tri(T))),
-            "It misses a mask that only the first layer forgot.")
+    _tell(answer, rng, _language_model(lambda layer, T: _tri(T) if layer == 0 else _all(T)),
+          "It misses a mask that is dropped after the first layer.",
+          (_language_model(lambda layer, T: _all(T) if layer == 0 else _tri(T)), True,
+           "It misses a mask that only the first layer forgot."))
 
 
 def _leak_small(answer, rng):
-    _leak_told(answer, rng, _language_model(lambda layer, T: _tri(T) if layer == 0 else _all(T), gain=0.01),
-               "It misses a small leak: with random weights a dropped mask may change a logit by a thousandth. "
-               "Is your tolerance too loose?")
+    _tell(answer, rng, _language_model(lambda layer, T: _tri(T) if layer == 0 else _all(T), gain=0.01),
+          "It misses a small leak: with random weights a dropped mask may change a logit by a thousandth. "
+          "Is your tolerance too loose?")
 
 
 def _leak_step(answer, rng):
-    _leak_told(answer, rng, _language_model(lambda layer, T: _tri(T, 1) if layer == 1 else _tri(T)),
-               "It misses a last layer whose mask is off by one: only the position just *before* the first "
-               "changed token shows it. Do you compare that one?")
+    _tell(answer, rng, _language_model(lambda layer, T: _tri(T, 1) if layer == 1 else _tri(T)),
+          "It misses a last layer whose mask is off by one: only the position just *before* the first "
+          "changed token shows it. Do you compare that one?")
 
 
 def _leak_long(answer, rng):
-    _leak_told(answer, rng, _language_model(lambda layer, T: _tri(T) if T <= 12 else _all(T)),
-               "It misses a mask that is dropped for sequences longer than 12. Does your test try a longer one?")
+    _tell(answer, rng, _language_model(lambda layer, T: _tri(T) if T <= 12 else _all(T)),
+          "It misses a mask that is dropped for sequences longer than 12. Does your test try a longer one?")
 
 
 def _leak_batch(answer, rng):
-    _leak_told(answer, rng, _language_model(axes=(0, -1)),
-               "It misses a model that mixes the *sequences* of a batch: a norm taken over the batch as well. "
-               "Does your test change one row and look at the others?")
+    _tell(answer, rng, _language_model(axes=(0, -1)),
+          "It misses a model that mixes the *sequences* of a batch: a norm taken over the batch as well. "
+          "Does your test change one row and look at the others?")
 
 
 CATCHES_LEAK = Exercise(

@@ -7,7 +7,6 @@ import torch
 
 from lib.grading.exercise import Exercise, Property, Wrong
 from lib.grading.properties import (
-    both,
     call_method,
     close,
     differs,
@@ -18,7 +17,7 @@ from lib.grading.properties import (
     number,
     require,
     shape,
-    truth,
+    verdicts,
 )
 
 # --- cut_windows --------------------------------------------------------------------------------------------
@@ -186,13 +185,13 @@ def cross_entropy(logits, targets):
         Property("large logits do not overflow", 1, _entropy_large),
         Property("agrees with PyTorch's", 1, _entropy_agrees),
     ],
+    forbidden=("cross_entropy_loss", "nll_loss", "CrossEntropyLoss", "NLLLoss"),
     hints=(
         "Three steps: logarithms of the chances, pick the target's in each row, minus the mean.",
         "logits.log_softmax(-1) gives all logarithms at once, safely. gather picks along the last axis, and wants "
         "an index with as many axes: targets[..., None].",
         "return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()",
     ),
-    forbidden=("cross_entropy", "nll_loss", "CrossEntropyLoss", "NLLLoss"),
 )
 
 # --- cosine_schedule ----------------------------------------------------------------------------------------
@@ -316,46 +315,41 @@ def _two_at_most(grads, counts):
     return _right(grads[:2], counts[:2])
 
 
-def _accepts(answer, accumulate):
-    return not truth(answer(lambda grads, counts: accumulate(grads, counts)))
-
-
-def _finds(answer, rng, wrong, says):
-    """True for the wrong one and False for a right one: a constant earns nothing."""
-    caught, right = both(rng, lambda: not _accepts(answer, wrong), lambda: _accepts(answer, _right))
-    require(caught, says)
-    require(right,
-            "It says True to a correct accumulation. What should the result be? The gradients, weighted by their "
-            "counts, divided by the number of all tokens.")
+def _tell(answer, rng, wrong, says, *others):
+    """The learner's verdicts on a wrong accumulation, a right one and others: (it, if wrong, what else means)."""
+    right = (_right, False, "It says True to a correct accumulation. What should the result be? The gradients, "
+                            "weighted by their counts, divided by the number of all tokens.")  # fmt: skip
+    # A lambda has no telling name.
+    verdicts(lambda accumulate: answer(lambda grads, counts: accumulate(grads, counts)), rng,
+             [(wrong, True, says), right, *others])
 
 
 def _average_right(answer, rng):
-    _finds(answer, rng, _weighted_sum, "It says False to a version that never divides by the number of tokens.")
-    require(_accepts(answer, _right_but_rounded), "It says True to a correct version that rounds otherwise, in the "
-                                                  "last bit. Compare with torch.allclose.")
+    _tell(answer, rng, _weighted_sum, "It says False to a version that never divides by the number of tokens.",
+          (_right_but_rounded, False, "It says True to a correct version that rounds otherwise, in the last bit. "
+                                      "Compare with torch.allclose."))
 
 
 def _average_sum(answer, rng):
-    _finds(answer, rng, _summed, "It says False to a version that adds the parts up and never divides.")
-    _finds(answer, rng, _twice, "It says False to a version that divides by the number of parts once too often.")
+    _tell(answer, rng, _summed, "It says False to a version that adds the parts up and never divides.",
+          (_twice, True, "It says False to a version that divides by the number of parts once too often."))
 
 
 def _average_last(answer, rng):
-    _finds(answer, rng, _last_only,
-           "It says False to a version that keeps only the last part: an accumulated gradient that is overwritten. Try "
-           "parts whose gradients differ.")
+    _tell(answer, rng, _last_only, "It says False to a version that keeps only the last part: an accumulated gradient "
+                                   "that is overwritten. Try parts whose gradients differ.")
 
 
 def _average_counts(answer, rng):
-    _finds(answer, rng, _equal_parts,
-           "It says False to a version that takes the plain mean of the parts. That is right only "
-           "when all parts have equally many tokens: try *unequal* counts.")
-    _finds(answer, rng, _by_parts, "It says False to a version that divides by the number of parts, not of tokens.")
+    _tell(answer, rng, _equal_parts,
+          "It says False to a version that takes the plain mean of the parts. That is right only when all parts have "
+          "equally many tokens: try *unequal* counts.",
+          (_by_parts, True, "It says False to a version that divides by the number of parts, not of tokens."))
 
 
 def _average_many(answer, rng):
-    _finds(answer, rng, _two_at_most,
-           "It says False to a version that forgets every part after the second: try three parts.")
+    _tell(answer, rng, _two_at_most,
+          "It says False to a version that forgets every part after the second: try three parts.")
 
 
 CATCHES_WRONG_AVERAGE = Exercise(
