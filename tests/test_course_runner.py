@@ -186,7 +186,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_pat
     assert json.loads(receipt)["state"] == "ok" and (tmp_path / "out" / "quick.ipynb").exists()
     assert not (tmp_path / "out" / "hangs.ipynb").exists()
     if number != signal.SIGKILL:
-        assert "1 of 2 lessons ok" in stdout and "course run --resume" in stderr
+        assert "1 of 2 lessons ok" in stdout and "the same command with --resume" in stderr
         assert "quick.ipynb" in (tmp_path / "out" / "index.html").read_text()
         assert not list((tmp_path / "scratch").iterdir())
 

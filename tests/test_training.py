@@ -535,6 +535,12 @@ def test_a_config_that_cannot_be(fields, says):
         TrainConfig(**fields)
 
 
+def test_a_text_of_another_tokenizer(text):
+    for train_text, held_out in ((text + 1, None), (text, text + 1)):
+        with pytest.raises(CourseError, match="token 17 is not among the model's 17; encode the text with"):
+            train(tiny(), train_text, held_out, TrainConfig(**SMALL))
+
+
 def test_a_block_longer_than_text_or_model(text):
     with pytest.raises(CourseError, match="block_size=17 is longer than the model's 16"):
         train(tiny(), text, text, TrainConfig(**SMALL | dict(block_size=17)))

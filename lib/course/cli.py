@@ -119,7 +119,7 @@ def run_command(
     index = report.index(out, runner.receipts(out))
     console.print(f"Notebooks and index: {index}", highlight=False, markup=False, soft_wrap=True)
     if status:
-        click.echo("course: interrupted; `course run --resume` goes on from here", err=True)
+        click.echo("course: interrupted; the same command with --resume goes on from here", err=True)
     return status or int(any(result.state != "ok" for result in results))
 
 
