@@ -67,21 +67,17 @@ def every_exercise():
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def test_validate_passes_what_is_solved(every_exercise, tmp_path):
-    nb = solve(every_exercise, {e.id: reference_source(e.id) for e in exercises()})
-    nbformat.write(nb, tmp_path / "lesson.ipynb")
-    status, said = nbgrader(tmp_path, "validate", "lesson.ipynb")
-    assert status == 0 and "Success! Your notebook passes all the tests." in said, said
-
-
-def test_validate_names_each_exercise_that_is_unsolved_and_no_other_cell(every_exercise, tmp_path):
-    sources = {e.id: e.stub for e in exercises()} | {"02.causal_mask": reference_source("02.causal_mask")}
-    nb = solve(every_exercise, sources)
-    nbformat.write(nb, tmp_path / "lesson.ipynb")
-    _, said = nbgrader(tmp_path, "validate", "lesson.ipynb")
-    failed = re.findall(r"cell failed:\s+check\(\"([\w.]+)\"", said)
+def test_validate_passes_what_is_solved_and_names_what_is_not(every_exercise, tmp_path):
+    references = {e.id: reference_source(e.id) for e in exercises()}
+    nbformat.write(solve(every_exercise, references), tmp_path / "solved.ipynb")
+    started = {e.id: e.stub for e in exercises()} | {"02.causal_mask": references["02.causal_mask"]}
+    nbformat.write(solve(every_exercise, started), tmp_path / "started.ipynb")
+    status, said = nbgrader(tmp_path, "validate", "solved.ipynb", "started.ipynb")
+    solved, begun = said.split("Success! Your notebook passes all the tests.")
+    assert status == 0 and "cell failed" not in solved, said
+    failed = re.findall(r"cell failed:\s+check\(\"([\w.]+)\"", begun)
     assert failed == [e.id for e in exercises() if e.id != "02.causal_mask"], said
-    assert said.count("cell failed") == len(failed)
+    assert begun.count("cell failed") == len(failed), "a cell that is no exercise fails"
 
 
 def test_formgrader_opens_the_gradebook(tmp_path):
