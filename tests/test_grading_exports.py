@@ -137,7 +137,7 @@ def test_totals_by_lesson():
     assert header == ["learner", "02_attention", "03_multi_head_attention", "total", "notes"]
     assert possible[1] == str(POSSIBLE) and int(possible[3]) == int(possible[1]) + int(possible[2])
     assert ann[:4] == ["ann", "1", "2", "3"] and "calls tril (line 3)" in ann[4]
-    assert bob[:4] == ["bob", "", "", "0"] and "the file is not JSON" in bob[4]
+    assert bob[:4] == ["bob", "", "", ""] and "the file is not JSON" in bob[4]
     assert UNSANDBOXED in cyd[4] and "it ran out of time" in cyd[4]
 
 
@@ -145,7 +145,7 @@ def test_a_file_of_no_lesson_is_named_and_makes_no_column(tmp_path, nbgrader):
     odd = Standing("dan", (Report("dan", "", "dan/x.ipynb", "", problem="no exercise in it"),), frozenset(), {"": NOW})
     for export in (exports.gradebook_csv, exports.canvas_csv, exports.moodle_csv):
         assert table(export([ANN, odd]))[0] == table(export([ANN]))[0]
-    assert table(exports.gradebook_csv([odd]))[-1] == ["dan", "0", "dan/x.ipynb: no exercise in it"]
+    assert table(exports.gradebook_csv([odd]))[-1] == ["dan", "", "dan/x.ipynb: no exercise in it"]
     assert "no exercise in it" in exports.grades_csv([odd])
     assert json.loads(exports.grades_json([odd]))["learners"][0]["lessons"][0]["problem"] == "no exercise in it"
     assert "a file of no lesson: not graded" in exports.gradescope_json(odd)

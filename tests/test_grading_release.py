@@ -129,14 +129,16 @@ def test_a_solved_notebook_is_emptied(lesson, tmp_path):
     nbformat.write(nb, solved)
     text = notebook(lessons.Lesson(solved))
     nb = nbformat.reads(text, as_version=4)
-    assert answer_cells(nb) == {e.id: e.stub for e in exercises(lesson.number)}
+    there = answer_cells(nbformat.read(lesson.path, as_version=4))
+    assert there and answer_cells(nb) == {e.id: e.stub for e in exercises(lesson.number) if e.id in there}
     assert not leaks("\n".join(cells(nb))) and "with my reference" not in text
     nbformat.validate(nb)
 
 
 def test_an_unsolved_notebook_is_left_as_it_is(copy):
     for lesson in lessons.series():
-        if answer_cells(nbformat.read(lesson.path, as_version=4)) == {e.id: e.stub for e in exercises(lesson.number)}:
+        there = answer_cells(nbformat.read(lesson.path, as_version=4))
+        if all(exercise(id).stub == source for id, source in there.items()):
             assert (copy / "notebooks" / lesson.path.name).read_bytes() == lesson.path.read_bytes()
 
 

@@ -109,6 +109,10 @@ def _points(report: Report) -> int | None:
     return None if report.problem and not report.grades else report.points
 
 
+def _total(standing: Standing) -> int | None:
+    return standing.points if any(_points(r) is not None for r in standing.reports) else None
+
+
 def notes(standing: Standing, report: Report) -> list[str]:
     """What a reader of a lesson's points should know: it could not be graded, no sandbox, a person should look."""
     found = [report.problem] if report.problem else []
@@ -191,7 +195,7 @@ def gradebook_csv(standings: list[Standing]) -> str:
     for s in standings:
         points = {r.lesson: _points(r) for r in s.reports}
         said = [f"{r.lesson or r.path}: {note}" for r in s.reports for note in notes(s, r)]
-        rows.append([s.learner, *(points.get(lesson) for lesson in lessons), s.points, "; ".join(said)])
+        rows.append([s.learner, *(points.get(lesson) for lesson in lessons), _total(s), "; ".join(said)])
     return _csv(rows)
 
 
