@@ -30,6 +30,7 @@ SHOWN = 20  # lines of each list on the terminal; the files have all
 @click.option("--learner", metavar="NAME", help="Whose a single notebook or folder is.")
 @click.option("--seed", type=int, metavar="N", help="Draw the hidden inputs from N; default: fresh ones.")
 @click.option("--regrade", is_flag=True, help="Judge anew what the gradebook has already.")
+@click.option("--nbgrader", is_flag=True, help="Write nbgrader's gradebook.db too, for formgrader.")
 @click.option("--unsandboxed", is_flag=True, help="Run answers without isolation. Every grade is marked so.")
 def grade(
     paths: tuple[Path, ...],
@@ -41,6 +42,7 @@ def grade(
     learner: str | None,
     seed: int | None,
     regrade: bool,
+    nbgrader: bool,
     unsandboxed: bool,
 ) -> int:
     """Grade notebooks: one, a learner's folder of them, or a folder of many learners' folders.
@@ -80,6 +82,8 @@ def grade(
         changes = book.changes(since)
     exports.write(standings, out)
     feedback.write(standings, out / "feedback")
+    if nbgrader:
+        exports.nbgrader_db(standings, out / "gradebook.db")
     _summary(console, standings, changes, notes, len(work), kept, time.monotonic() - began)
     console.print(f"Grades, tables and feedback: {out}", highlight=False, markup=False, soft_wrap=True)
     here = {job.learner for job in work}

@@ -5,6 +5,7 @@ exercises, to tell when a check has changed. Nothing here runs the code it reads
 """
 
 import ast
+import functools
 import hashlib
 
 DEFINITION = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -13,13 +14,26 @@ BLOCK = ast.If | ast.Try  # an import with a fallback, say; simple if all in the
 
 
 def parse(source: str) -> list[ast.stmt]:
-    """The statements of a cell; [] for one that is no Python. Lines of notebook magic (% and !) are passed over."""
+    """The statements of a cell; [] for one that is no Python. Lines of notebook magic (% and !) are passed over.
+
+    They are for reading only: a class of learners has the same cells over and over, and they are read once.
+    """
+    return _parse_once(source) if len(source) <= SHORT else _parse(source)
+
+
+SHORT = 4_000  # characters; so that what is remembered stays small, whatever is handed in
+
+
+def _parse(source: str) -> list[ast.stmt]:
     if source.lstrip().startswith("%%") and not source.lstrip().startswith(("%%time", "%%capture")):
         return []  # a cell of another language
     try:
         return ast.parse(plain(source)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
+
+
+_parse_once = functools.lru_cache(maxsize=1024)(_parse)
 
 
 def plain(source: str) -> str:
