@@ -12,16 +12,17 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
 from hostile import CORPUS
-from hostile.entry import KINDS, Place
+from hostile.entry import KINDS, Entry, Place
 from hostile.reaching import SPY
 
 from lib.course.lessons import ROOT
@@ -41,7 +42,8 @@ def why_not() -> str:
         bwrap()
     except CourseError as error:
         return str(error)
-    done = subprocess.run([*bwrap(), "--ro-bind", "/", "/", "--unshare-user", "--unshare-pid", "true"], capture_output=True)
+    line = [*bwrap(), "--ro-bind", "/", "/", "--unshare-user", "--unshare-pid", "true"]
+    done = subprocess.run(line, capture_output=True)
     return done.stderr.decode()
 
 
@@ -78,10 +80,18 @@ class Listener:
     def _hear(self, s, kind):
         with contextlib.suppress(OSError):  # closed
             while True:
-                self.heard.append(str(s.accept()[1] if kind == socket.SOCK_STREAM else s.recvfrom(100)))
+                if kind == socket.SOCK_DGRAM:
+                    if packet := s.recv(100):  # empty when it is shut down
+                        self.heard.append(f"connected from somewhere, said {packet}")
+                    continue
+                line, peer = s.accept()
+                line.close()
+                self.heard.append(f"connected from {peer}")
 
     def __exit__(self, *_):
         for s in self.sockets:
+            with contextlib.suppress(OSError):
+                s.shutdown(socket.SHUT_RDWR)  # wakes who waits in it
             s.close()
 
 
@@ -100,13 +110,13 @@ class Class:
         self.paths = {entry.name: entry.write(self.place) for entry in self.entries}
         return self
 
-    def grade(self, *options, run_as=(), env=(), timeout=400):
+    def grade(self, *options, python=(sys.executable,), env=(), timeout=400):
         if "--unsandboxed" in options:  # as the user who runs the tests, on their machine
             assert {entry.name for entry in self.entries} <= HARMLESS
         with Listener(self.drop, self.token) as listener:
             if not hasattr(self, "paths"):
                 self.build(listener.port)
-            line = [*run_as, sys.executable, "-c", COURSE, "grade", str(self.folder), "--out", str(self.out), *options]
+            line = [*python, "-c", COURSE, "grade", str(self.folder), "--out", str(self.out), *options]
             environ = os.environ | FRUGAL | {"COURSE_SECRET": "CANARY-" + self.token, "COLUMNS": "200"} | dict(env)
             with adopted() as left:
                 self.done = subprocess.run(line, env=environ, capture_output=True, text=True, errors="replace",
@@ -140,7 +150,7 @@ class Class:
     def evidence(self):
         """All that speaks of an escape: files dropped, packets received, texts in what the grader wrote."""
         found = [f"dropped {p.name}" for p in self.drop.iterdir() if p.name != "socket"]
-        found += [f"connected from {peer}" for peer in self.heard]
+        found += self.heard
         written = {p: p.read_bytes() for p in self.out.rglob("*") if p.is_file()} if self.out.exists() else {}
         for path, data in {**written, Path("terminal"): self.said.encode()}.items():
             for mark in (b"ESCAPED:", b"CANARY-"):
@@ -188,6 +198,10 @@ def alive(before):
             elif process.pid not in before:
                 found.append(process)
     return found
+
+
+def files(folder):
+    return sorted(os.path.relpath(f"{here}/{name}", folder) for here, _, names in os.walk(folder) for name in names)
 
 
 # ------------------------------------------------------------------------------------------- the corpus itself
@@ -248,10 +262,8 @@ def test_no_process_is_left(everyone):
 def test_nothing_was_written_into_the_class(everyone, top):
     again = Class(CORPUS, top / "again").build(everyone.place.PORT)
     for name, path in everyone.paths.items():
-        if not path.is_symlink() and path.is_dir():
-            here = sorted(os.path.relpath(os.path.join(f, n), path) for f, _, names in os.walk(path) for n in names)
-            there = again.paths[name]
-            assert here == sorted(os.path.relpath(os.path.join(f, n), there) for f, _, names in os.walk(there) for n in names)
+        if not path.is_symlink():
+            assert files(path) == files(again.paths[name])
 
 
 @needs_isolation
@@ -268,8 +280,16 @@ def test_the_command_says_what_was_left_out(everyone):
 
 
 @needs_isolation
-def test_a_terminal_is_told_nothing_by_learners(everyone):
-    assert not [c for c in everyone.said if ord(c) < 32 and c != "\n" or 0x7F <= ord(c) < 0xA0 or c in "\u202e\u2066"]
+def test_a_terminal_is_told_nothing_by_learners(tmp_path):
+    """No escape sequence of theirs reaches it, from a name, a reason or a flag."""
+    escapes = "\x1b]0;owned\x07 [bold] [/x] \u202e \x9b2J"
+    names = [f"left out {escapes}".encode(), b"caf\xe9 \xff \x1b[31m", b"new\nline"]
+    odd = [replace(e, path=path) for e, path in zip(chosen("empty_folder", "not_json", "no_cells"), names, strict=True)]
+    raising = Entry("raises", answers={"02.causal_mask": f"raise RuntimeError({escapes!r})"}, path="raises \x1b[2J")
+    seen = Class([*odd, raising], tmp_path).grade("--timeout", "6")
+    assert seen.done.returncode == 1 and seen.said.count("left out") == 1 and "RuntimeError" in seen.said, seen.said
+    assert [c for c in seen.said if not c.isprintable() and c != "\n"] == []
+    assert "Traceback" not in seen.said
 
 
 @needs_isolation
@@ -307,18 +327,39 @@ def ordinary(top):
         return few.grade("--timeout", "6")
     if not shutil.which("setpriv"):
         pytest.skip("no setpriv here to become an ordinary user")
-    drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
-    copy = top / "checkout"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "data", "__pycache__", ".*cache"))
-    reads = subprocess.run([*drop, sys.executable, "-c", "import torch, click, rich, sqlalchemy, lib"], cwd=copy,
-                           env={"PYTHONPATH": str(copy), "HOME": str(top)}, capture_output=True, text=True)  # fmt: skip
-    if reads.returncode:
-        pytest.skip(f"an ordinary user cannot read this Python: {reads.stderr.strip().splitlines()[-1:]}")
+    become = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
     top.chmod(0o755)
+    copy = top / "checkout"
+    leave = shutil.ignore_patterns(".git", ".venv", "build", "data", "__pycache__", ".*cache")
+    shutil.copytree(ROOT, copy, ignore=leave)
+    python = readable_python(top, become)
     few.out.mkdir()
     for path in (few.out, few.folder):
         path.chmod(0o777)
-    return few.grade("--timeout", "6", run_as=drop, env={"PYTHONPATH": str(copy), "HOME": str(few.out)})
+    return few.grade("--timeout", "6", python=[*become, python], env={"PYTHONPATH": str(copy), "HOME": str(few.out)})
+
+
+def readable_python(top, become):
+    """A Python with our packages that an ordinary user may read: ours, or one of this version with links to ours."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+    def works(python, first=""):
+        tell = "import sys; print('%d.%d' % sys.version_info[:2])"  # in a process that it starts, as the grader does
+        code = f"{first}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {tell!r}], check=True)"
+        done = subprocess.run([*become, python, "-I", "-c", code], capture_output=True, text=True)
+        return done.stdout.strip() == version
+
+    if works(sys.executable, "import torch"):
+        return sys.executable
+    for base in (f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
+        if os.path.exists(base) and works(base):
+            subprocess.run([base, "-m", "venv", "--without-pip", top / "venv"], check=True)
+            theirs = top / "venv" / "lib" / f"python{version}" / "site-packages"
+            linked = subprocess.run(["cp", "-alT", sysconfig.get_path("purelib"), theirs], capture_output=True)
+            python = str(top / "venv" / "bin" / "python")
+            if linked.returncode == 0 and works(python, "import torch"):
+                return python
+    pytest.skip(f"no Python {version} here that an ordinary user may read")
 
 
 @needs_isolation
@@ -415,7 +456,8 @@ def test_learner_gives_a_name_that_is_no_file_name(tmp_path):
     assert one.done.returncode in (0, 2), one.said
     assert "Traceback" not in one.said
     if one.done.returncode == 0:
-        assert sum(r.points for s in one.standings().values() for r in s.reports) == sum(chosen("good_plain")[0].points.values())
+        [standing] = one.standings().values()
+        assert standing.points == sum(chosen("good_plain")[0].points.values())
     assert all(p.resolve().is_relative_to(tmp_path.resolve()) for p in one.out.rglob("*"))
 
 

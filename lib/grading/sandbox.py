@@ -115,6 +115,7 @@ def command(hidden: tuple[str, ...] = ()) -> list[str]:
             line += ["--symlink", os.readlink(place), place]
         elif os.path.exists(place):
             line += ["--ro-bind", place, place]
+    line += ["--tmpfs", "/tmp"]  # before what follows: Python itself may live in there
     course = LIB.parent if (LIB.parent / "notebooks").is_dir() else LIB  # a checkout, or a package in site-packages
     masks = sorted({os.path.realpath(p) for p in (course, *hidden)})
     bound = [*SYSTEM]
@@ -136,7 +137,7 @@ def command(hidden: tuple[str, ...] = ()) -> list[str]:
     for path in sorted(LIB.glob("*.py")):  # the model's files, and none of course or grading
         line += ["--ro-bind", str(path), f"/course/lib/{path.name}"]
     line += _hidden()
-    line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/"]
+    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
     return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", "isolated", "/course"]
 
 

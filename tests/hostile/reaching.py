@@ -23,7 +23,8 @@ def try_to(what, f, *args):
     if got:
         found.append(f"ESCAPED: {what}: {got!r:.80}")
         try:
-            open("@DROP@/" + what.replace(" ", "_"), "w").write(str(found))
+            with open("@DROP@/" + what.replace(" ", "_"), "w") as file:
+                file.write(str(found))
         except BaseException:
             pass
 def read(path):
@@ -204,7 +205,8 @@ try_to("a new device", lambda: os.mknod("@DROP@/null", 0o20600, os.makedev(1, 3)
 """),
     spy("leaves_for_the_next", """
 for place in ("/tmp", "/dev/shm"):
-    open(place + "/LEFT-BEHIND", "w").write("LEFT-BEHIND")
+    with open(place + "/LEFT-BEHIND", "w") as file:
+        file.write("LEFT-BEHIND")
 libc.shmget(0x1E55, 4096, 0o1666)
 libc.msgget(0x1E55, 0o1666)
 libc.semget(0x1E55, 1, 0o1666)
