@@ -72,7 +72,8 @@ def grade(
 
                 def done(report) -> None:
                     book.write(report)
-                    bar.update(task, completed=work.finished(report.learner), description=report.learner[:30])
+                    name = _printable(report.learner)[:30]
+                    bar.update(task, completed=work.finished(report.learner), description=name)
 
                 run(work.jobs(), settings, jobs or cores(), done)
         except KeyboardInterrupt:
@@ -168,7 +169,7 @@ class _bar:
 
     def __init__(self, total: int):
         console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self.task = self.progress.add_task("starting", total=total)
 
@@ -240,5 +241,10 @@ def _list(console: Console, title: str, lines: list[str]) -> None:
             _say(console, f"  and {len(lines) - SHOWN} more")
 
 
+def _printable(text: str) -> str:
+    """What a learner wrote, with whatever would command the terminal, or turn the line round, spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(_printable(text), highlight=False, markup=False, soft_wrap=True)

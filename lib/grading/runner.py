@@ -23,7 +23,7 @@ import traceback
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000
 CLONE = {"x86_64": 56, "aarch64": 220}
-MS_NOSUID, MS_NODEV, MS_RDONLY = 2, 4, 1
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_BIND, MS_REC = 1, 2, 4, 0x1000, 0x4000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_GET_TID_ADDRESS = 1, 4, 24, 40
 NOBODY = 65534
 MADV_COLLAPSE, HUGE = 25, 2**21
@@ -214,6 +214,7 @@ def _furnish(libc, limits: dict) -> None:
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
     disk = f"size={limits['disk']},nr_inodes={limits['files']},mode=1777"
+    kept = [(place, os.open(place, os.O_PATH)) for place in _in_tmp()]
     for place, flags, options in (
         ("/tmp", 0, disk),
         ("/dev/shm", 0, disk),
@@ -221,7 +222,18 @@ def _furnish(libc, limits: dict) -> None:
     ):
         if libc.mount(b"tmpfs", place.encode(), b"tmpfs", MS_NOSUID | MS_NODEV | flags, options.encode()):
             raise Refused(f"cannot mount {place}: {os.strerror(ctypes.get_errno())}")
+        for inside, handle in kept if place == "/tmp" else ():
+            os.makedirs(inside)
+            if libc.mount(f"/proc/self/fd/{handle}".encode(), inside.encode(), None, MS_BIND | MS_REC, None):
+                raise Refused(f"cannot mount {inside}: {os.strerror(ctypes.get_errno())}")
+            os.close(handle)
     os.chdir("/tmp")
+
+
+def _in_tmp() -> list[str]:
+    """The folders of this Python that a private /tmp would hide."""
+    places = sorted(os.path.realpath(p) for p in {sys.prefix, sys.base_prefix})
+    return [p for p in places if p.startswith("/tmp/") and not any(p.startswith(q + "/") for q in places)]
 
 
 def _limit(limits: dict, size: int, isolated: bool) -> None:

@@ -2,6 +2,9 @@
 
 Each looks first and then answers rightly, so it deserves full points; whatever it finds it puts where the test will
 see it: in an exception's text (which the grader keeps), in a file outside, in a packet.
+
+None of them may do harm where the walls fail: what is not the test's own is only opened, stat'ed, signalled with 0, or
+asked with arguments that cannot work, and the error tells how far it got. Nothing of it is written, killed or mounted.
 """
 
 from hostile.entry import FULL, Entry
@@ -20,16 +23,23 @@ def try_to(what, f, *args):
     if got:
         found.append(f"ESCAPED: {what}: {got!r:.80}")
         try:
-            open("@DROP@/" + what.replace(" ", "_"), "w").write(str(found))
+            with open("@DROP@/" + what.replace(" ", "_"), "w") as file:
+                file.write(str(found))
         except BaseException:
             pass
 def read(path):
     with open(path, "rb") as file:
         return file.read(200)
-def write(path):
+def write(path):  # in a folder of the test's own
     with open(path, "a") as file:
         file.write("ESCAPED")
     return path
+def writable(path):  # anywhere: opened, never written
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
+    return path
+def reached(call, *args):  # a call that cannot succeed: did the kernel look at it, or refuse at the door?
+    ctypes.set_errno(0)
+    return call(*args) >= 0 or ctypes.get_errno() not in (1, 13, 38)
 """
 END = """
 _right = causal_mask
@@ -47,14 +57,19 @@ def spy(name, source, path=""):
 
 ENTRIES = [
     spy("other_learners", """
-OURS = {os.path.realpath(p) for p in ("/usr", "/lib", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))}
-for top in ("@CLASS@", "/"):
-    for folder, below, names in os.walk(top):
-        below[:] = [b for b in below if os.path.realpath(os.path.join(folder, b)) not in OURS]
-        for name in names:
-            if name.endswith((".ipynb", ".sqlite")) or "gradebook" in name:
-                try_to("a file of the class", read, os.path.join(folder, name))
 try_to("the class", os.listdir, "@CLASS@")
+for folder, _, names in os.walk("@CLASS@"):
+    for name in names:
+        try_to("a file of the class", read, os.path.join(folder, name))
+try_to("a file of the class", read, "@CLASS@/good_plain/02_attention.ipynb")
+"""),
+    spy("searches_the_disk", """
+OURS = {os.path.realpath(p) for p in ("/usr", "/lib", "/proc", sys.prefix, sys.base_prefix, os.path.dirname(os.__file__))}
+for folder, below, names in os.walk("/"):
+    below[:] = [b for b in below if os.path.realpath(os.path.join(folder, b)) not in OURS]
+    for name in names:
+        if name.endswith((".ipynb", ".sqlite")) or "gradebook" in name:
+            found.append("ESCAPED: sees " + name)
 """),
     spy("references_and_checks", """
 for path in ("@ROOT@/lib/grading/answers/l02.py", "@ROOT@/lib/grading/exercises/l02.py", "@ROOT@/lib/grading/check.py",
@@ -72,16 +87,21 @@ for place in sys.path + [sys.prefix]:
     spy("gradebook_and_home", """
 for path in ("@OUT@/gradebook.sqlite", "@OUT@/grades.json", os.path.expanduser("~root/.bashrc"), "/root/.ssh",
              "/etc/shadow", "/etc/passwd", "/etc/hostname", "/var/log", "/root/.cache/transformer-course"):
-    try_to("a file", read, path)
-    try_to("a folder", os.listdir, path)
+    try_to("a file", os.access, path, os.R_OK)
 """),
     spy("writes_outside", """
-import torch as t
-for path in ("@DROP@/dropped", "@CLASS@/good_plain/02_attention.ipynb", "@OUT@/grades.json", "/judge/runner.py",
-             "/judge/x", "/course/lib/attention.py", "/etc/x", "/usr/x", "/x", "/dev/x", "/var/x", sys.prefix + "/x",
-             t.__file__, os.__file__, sys.executable, "/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern"):
-    try_to("write " + os.path.basename(path), write, path)
+try_to("write dropped", write, "@DROP@/dropped")
+try_to("write in the class", write, "@CLASS@/good_plain/ESCAPED")
 try_to("a folder outside", os.makedirs, "@DROP@/folder")
+"""),
+    spy("could_write_anywhere", """
+import torch as t
+for path in ("@CLASS@/good_plain/02_attention.ipynb", "@OUT@/gradebook.sqlite", "/judge/runner.py",
+             "/course/lib/attention.py", t.__file__, os.__file__, sys.executable, "/etc/ld.so.cache",
+             "/proc/sys/kernel/hostname", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
+    try_to("write " + os.path.basename(path), writable, path)
+for place in ("/", "/etc", "/usr", "/var", "/dev", "/judge", "/course", "/course/lib", sys.prefix):
+    try_to("write in " + place.replace("/", "_"), os.access, place, os.W_OK)
 """),
     spy("network", """
 def tcp(family, address):
@@ -94,9 +114,7 @@ def udp(address):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         return s.sendto(b"ESCAPED", address)
 try_to("tcp", tcp, socket.AF_INET, ("127.0.0.1", @PORT@))
-try_to("tcp6", tcp, socket.AF_INET6, ("::1", @PORT@))
 try_to("udp", udp, ("127.0.0.1", @PORT@))
-try_to("names", socket.gethostbyname, "example.org")
 def raw():
     fd = libc.socket(2, 1, 0)
     if fd >= 0 and libc.connect(fd, struct.pack("=HH4s8x", 2, socket.htons(@PORT@), bytes([127, 0, 0, 1])), 16) == 0:
@@ -114,10 +132,10 @@ def local(address, kind=socket.SOCK_STREAM):
         s.connect(address)
         s.send(b"ESCAPED")
         return "connected"
-for address in ("\\0@TOKEN@", "@DROP@/socket", "/run/dbus/system_bus_socket", "/var/run/docker.sock",
-                "/tmp/.X11-unix/X0", "\\0/tmp/.X11-unix/X0", "/run/systemd/private", "\\0/tmp/dbus"):
+for address in ("\\0@TOKEN@", "@DROP@/socket"):
     try_to("a local socket", local, address)
-    try_to("a local socket", local, address, socket.SOCK_DGRAM)
+for path in ("/run/dbus/system_bus_socket", "/var/run/docker.sock", "/tmp/.X11-unix/X0", "/run/systemd/private"):
+    try_to("a socket of the system", os.path.exists, path)
 """),
     spy("environment", """
 def canary(data):
@@ -125,7 +143,7 @@ def canary(data):
 try_to("environ", lambda: canary(repr(dict(os.environb)).encode()))
 for pid in ["self", "1", "2", "3", "thread-self"] + [str(n) for n in range(4, 400)]:
     for name in ("environ", "cmdline", "maps", "status", "root/etc/passwd", "cwd"):
-        try_to(f"proc {name}", read, f"/proc/{pid}/{name}")
+        try_to(f"proc {name}", os.access, f"/proc/{pid}/{name}", os.R_OK)
 environ = ctypes.POINTER(ctypes.c_char_p).in_dll(libc, "environ")
 def walked():
     i, data = 0, b""
@@ -138,23 +156,17 @@ if len(os.environ) > 40:
     found.append("ESCAPED: a large environment")
 """),
     spy("other_processes", """
-import signal
 try_to("list", lambda: [n for n in os.listdir("/proc") if n.isdecimal()])
 me = os.getpid()
 for pid in [n for n in range(2, 600) if n != me]:
     try_to("signal", lambda: os.kill(pid, 0) or pid)
-    try_to("kill", lambda: os.kill(pid, signal.SIGKILL) or pid)
     if pid < 40:
-        try_to("ptrace", lambda: libc.ptrace(16, pid, 0, 0) == 0)
-        try_to("pidfd", lambda: libc.syscall(434, pid, 0) >= 0)
+        try_to("ptrace", lambda: reached(libc.ptrace, 9999, pid, 0, 0))
+        try_to("pidfd", lambda: os.close(os.pidfd_open(pid)) or pid)
         class Span(ctypes.Structure): _fields_ = (("at", ctypes.c_void_p), ("size", ctypes.c_size_t))
         here, there = ctypes.create_string_buffer(8), 0x400000
         try_to("memory", lambda: libc.process_vm_readv(
             pid, ctypes.byref(Span(ctypes.addressof(here), 8)), 1, ctypes.byref(Span(there, 8)), 1, 0) > 0)
-try:
-    os.kill(-1, signal.SIGCONT)
-except OSError:
-    pass
 """),
     spy("descriptors", """
 for fd in range(1024):
@@ -169,23 +181,19 @@ for fd in (0, 1, 2):
         found.append(f"ESCAPED: descriptor {fd} is not the null device")
 """),
     spy("namespaces_and_mounts", """
-for name in ("unshare_user", 0x10000000), ("unshare_net", 0x40000000), ("unshare_mount", 0x20000), ("pid", 0x20000000):
-    try_to(name[0], lambda: libc.unshare(name[1]) == 0)
-try_to("umount", lambda: libc.umount2(b"/proc", 2) == 0)
-try_to("mount proc", lambda: libc.mount(b"proc", b"/tmp", b"proc", 0, None) == 0)
-try_to("bind", lambda: libc.mount(b"/", b"/tmp", None, 4096 | 16384, None) == 0)
-try_to("chroot", lambda: libc.chroot(b"/") == 0)
-try_to("clone", lambda: libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0) > 0)
-try_to("clone3", lambda: libc.syscall(435, 0, 0) >= 0)
+for name, flag in ("user", 0x10000000), ("net", 0x40000000), ("mount", 0x20000), ("pid", 0x20000000):
+    try_to("unshare " + name, lambda: reached(libc.unshare, flag))
+try_to("umount", reached, libc.umount2, b"/nowhere/at/all", 0)
+try_to("mount", reached, libc.mount, b"proc", b"/nowhere/at/all", b"proc", 0, None)
+try_to("chroot", reached, libc.chroot, b"/nowhere/at/all")
+try_to("setns", reached, libc.setns, -1, 0)
 try_to("root", lambda: os.setuid(0) or os.getuid() == 0)
 try_to("groups", lambda: os.setgroups([0]) or "set")
-try_to("keys", lambda: libc.syscall(250, 0, -3, 1) > 0)
-try_to("bpf", lambda: libc.syscall(321, 0, 0, 0) >= 0)
-try_to("userfault", lambda: libc.syscall(323, 0) >= 0)
-try_to("uring", lambda: libc.syscall(425, 8, ctypes.create_string_buffer(200)) >= 0)
-try_to("perf", lambda: libc.syscall(298, ctypes.create_string_buffer(200), 0, -1, -1, 0) >= 0)
-try_to("host name", lambda: socket.sethostname("owned") or "set")
-try_to("by handle", lambda: libc.syscall(304, -100, ctypes.create_string_buffer(200), 0) >= 0)
+for name, number, *args in (("keys", 250, -1, 0), ("bpf", 321, -1, 0, 0), ("userfault", 323, -1), ("uring", 425, 0, 0),
+                            ("perf", 298, 0, 0, -1, -1, 0), ("by handle", 304, -1, 0, 0), ("modules", 313, -1, b"", 0),
+                            ("memory file", 319, 0, -1), ("segment", 29, 0, 0, 0), ("clone3", 435, 0, 0)):
+    if os.uname().machine == "x86_64":  # elsewhere these numbers are other calls
+        try_to(name, reached, libc.syscall, number, *args)
 if os.getuid() == 0:
     found.append("ESCAPED: runs as root")
 """),
@@ -193,15 +201,12 @@ if os.getuid() == 0:
 for name in ("kmsg", "mem", "sda", "vda", "nvme0n1", "kvm", "fuse", "tty1", "net/tun", "loop-control", "input/event0",
              "nvidia0", "nvidiactl", "dri/card0"):
     try_to("device " + name, lambda: os.open("/dev/" + name, os.O_RDONLY) + 1)
-try_to("a new device", lambda: os.mknod("/tmp/sda", 0o60600, os.makedev(8, 0)) or os.open("/tmp/sda", os.O_RDONLY) + 1)
+try_to("a new device", lambda: os.mknod("@DROP@/null", 0o20600, os.makedev(1, 3)) or "made")
 """),
     spy("leaves_for_the_next", """
-import mmap
-for place in ("/tmp", "/dev/shm", "/var/tmp", "/run", os.getcwd(), os.path.expanduser("~")):
-    try:
-        open(place + "/LEFT-BEHIND", "w").write("LEFT-BEHIND")
-    except OSError:
-        pass
+for place in ("/tmp", "/dev/shm"):
+    with open(place + "/LEFT-BEHIND", "w") as file:
+        file.write("LEFT-BEHIND")
 libc.shmget(0x1E55, 4096, 0o1666)
 libc.msgget(0x1E55, 0o1666)
 libc.semget(0x1E55, 1, 0o1666)
@@ -215,9 +220,9 @@ if os.fork() == 0:
     time.sleep(1000)
 """),
     *[spy(f"looks_for_what_is_left_{i}", """
-for place in ("/tmp", "/dev/shm", "/var/tmp", "/run", os.getcwd(), os.path.expanduser("~")):
+for place in ("/tmp", "/dev/shm"):
     try_to("a file", read, place + "/LEFT-BEHIND")
-    try_to("anything", lambda: place in ("/tmp", "/dev/shm") and os.listdir(place))
+    try_to("anything", os.listdir, place)
 libc.shmget.restype = ctypes.c_int
 try_to("shared memory", lambda: libc.shmget(0x1E55, 4096, 0) >= 0)
 try_to("a queue", lambda: libc.msgget(0x1E55, 0) >= 0)
@@ -234,9 +239,6 @@ import builtins, wire
 torch.ones = torch.arange = torch.tril = lambda *a, **k: 1 / 0
 builtins.print = builtins.exec = None
 sys.modules["__main__"] = sys.modules["wire"] = None
-sys.path.insert(0, "/tmp")
-open("/tmp/torch.py", "w").write("1 / 0")
-open("/tmp/sitecustomize.py", "w").write("1 / 0")
 os.chdir("/")
 import importlib
 torch.arange = importlib.import_module("torch").range

@@ -1,4 +1,7 @@
-"""Processes and resources: hangs, floods, forks, crashes. One exercise is lost, and only that one."""
+"""Processes and resources: hangs, floods, forks, crashes. One exercise is lost, and only that one.
+
+Each asks for more than it may have, and for no more than a machine survives where the walls fail.
+"""
 
 from hostile.entry import FULL, Entry
 from hostile.forging import FRAMES
@@ -36,19 +39,19 @@ for number in range(1, 65):
         print('x' * 10**6); os.write(1, b'y' * 10**6); os.write(2, b'z' * 10**6); sys.stderr.write('w' * 10**6)"""),
     lost("channel_flood", "import os", """while True:
         os.write(3, bytes([65]) * 2**20)"""),
-    lost("memory", "", "x = []\n    while True: x.append(bytearray(10**8))"),
+    lost("memory", "", "x = [bytearray(10**8) for _ in range(100)]"),
     lost("memory_tensor", "", "return torch.ones(10**6, 10**6, dtype=torch.bool)"),
     lost("memory_of_many", """
 import os, time
 for i in range(40):
     if os.fork() == 0:
-        x = [bytearray(os.urandom(1) * 10**8) for _ in range(15)]
+        x = [bytearray(os.urandom(1) * 10**8) for _ in range(2)]
         time.sleep(1000)
 time.sleep(1000)
 """),
     lost("memory_shared", """
 import mmap, os, time
-for i in range(40):
+for i in range(12):
     m = mmap.mmap(-1, 5 * 10**8)
     if os.fork() == 0:
         for at in range(0, len(m), 2**20):
@@ -77,9 +80,10 @@ for i in range(20):
 if len(held) > 8:
     raise MemoryError("files of memory that nobody counts")
 """),
-    lost("fork_bomb", "import os", """while True:
+    lost("fork_bomb", "import os, time", """for _ in range(11):
         try: os.fork()
-        except OSError: pass"""),
+        except OSError: pass
+    while True: time.sleep(0.001)"""),
     kept("daemons", """
 import os, time
 for i in range(5):
