@@ -442,7 +442,7 @@ def test_two_submissions_of_one_learner_and_another_course(tmp_path):
         cell["source"] = ""
     (first.parent / "later_copy.ipynb").write_text(json.dumps(second))
     both.grade("--jobs", "1")
-    points, problems, _ = both.results()["good_plain"]
+    points, _, _ = both.results()["good_plain"]
     assert points == good.points
     assert both.done.returncode == 1
     for says in ("a second notebook of lesson 02", "no exercise of this course", "no notebook in it"):

@@ -2,7 +2,7 @@
 
 from hostile.entry import FULL, Entry, answer_cell, code, insert
 from lib.grading.answers import mutant_source, reference_source
-from lib.grading.exercise import exercise
+from lib.grading.exercise import exercise, exercises
 
 RIGHT = reference_source("02.attention")
 WRONG = mutant_source("02.attention", "no scale")  # right but for the scale: some of the points
@@ -125,7 +125,7 @@ def turned_to_markdown(nb):
 
 
 def foreign_cell(nb):
-    """Pasted from another lesson, id and all, as JupyterLab does: this is still a notebook of lesson 02."""
+    """Pasted from another lesson, id and all, as JupyterLab does: it counts there, unless a notebook of that is here."""
     insert(nb, code(reference_source("04.count_params"), "04-count_params"))
 
 
@@ -165,7 +165,8 @@ ENTRIES = [
     edited("cell_gone_for_good", cell_deleted_for_good, {"02.attention": 0}),
     edited("check_gone", check_deleted),
     edited("answer_turned_to_markdown", turned_to_markdown, {"02.attention": 0}),
-    edited("cell_of_another_lesson", foreign_cell),
+    edited("cell_of_another_lesson", foreign_cell,
+           {e.id: FULL if e.id == "04.count_params" else 0 for e in exercises("04")}),
     edited("ids_that_do_not_exist", unknown_ids),
     edited("cells_in_reverse", everything_reversed, {"02.attention": FULL}),
     edited("id_misspelt", id_misspelt, flags=("a cell of its own",)),
