@@ -66,15 +66,16 @@ def grade(
     hidden = tuple(str(p.absolute()) for p in (*paths, out))
     settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost", hidden)
     with Gradebook(db or out / "gradebook.sqlite") as book:
-        work, kept, notes = _work(paths, learner, book, seed, regrade, unsandboxed)
+        work = Work(list(paths), learner, book, seed, regrade, not unsandboxed)
         try:
-            with _bar(len(work)) as (bar, task):
+            with _bar(len(work.learners)) as (bar, task):
 
                 def done(report) -> None:
                     book.write(report)
-                    bar.update(task, advance=1, description=_printable(report.learner)[:30])
+                    name = _printable(report.learner)[:30]
+                    bar.update(task, completed=work.finished(report.learner), description=name)
 
-                run(work, settings, jobs or cores(), done)
+                run(work.jobs(), settings, jobs or cores(), done)
         except KeyboardInterrupt:
             click.echo("course: interrupted; the same command goes on from here, nothing graded is lost", err=True)
             return 130
@@ -84,53 +85,83 @@ def grade(
     feedback.write(standings, out / "feedback")
     if nbgrader:
         exports.nbgrader_db(standings, out / "gradebook.db")
-    _summary(console, standings, changes, notes, len(work), kept, time.monotonic() - began)
+    _summary(console, standings, changes, work, time.monotonic() - began)
     console.print(f"Grades, tables and feedback: {out}", highlight=False, markup=False, soft_wrap=True)
-    here = {job.learner for job in work}
-    return int(any(r.problem for s in standings if s.learner in here for r in s.reports) or bool(notes))
+    return int(any(r.problem for s in standings if s.learner in work.learners for r in s.reports) or bool(work.notes))
 
 
-def _work(paths, learner, book, seed, regrade, unsandboxed):
-    """The jobs to do, how many lessons are graded already, and a line for each file that is left out."""
-    from lib.course.lessons import series
-    from lib.grading.exercise import exercises
-    from lib.grading.pool import Job
-    from lib.grading.reading import read
-    from lib.grading.report import Report
-    from lib.grading.submission import find, home, lessons
+class Work:
+    """What there is to do, learner by learner, read only when its turn comes.
 
-    ours = {lesson.path.name for lesson in series()}  # not a copy of it
-    work, kept, notes, handed_in = [], 0, [], {}
-    for found in find(list(paths), learner):
-        file = None if found.problem else read(found.path)
-        problem = found.problem or file.problem
-        here = {} if problem else lessons(file.cells)
-        if not problem and not here:
-            problem = "it holds no exercise of this course"
-        if problem:
-            notes.append((found.learner, found.path, problem))
-            digest = file.digest if file else ""
-            book.write(Report(found.learner, home(found.path), str(found.path), digest, problem=problem))
-        for lesson, share in here.items():
-            handed_in.setdefault((found.learner, lesson), []).append((share, found.path, file))
-    for (who, lesson), several in handed_in.items():
-        # A pasted cell brings its id along: of several notebooks, the one that is of the lesson most of all counts.
-        share, path, file = max(several, key=lambda one: (one[1].name in ours, home(one[1]) == lesson, one[0]))
-        for other, left_out, _ in several:
-            if left_out != path and other >= 0.5:
-                notes.append((who, left_out, f"a second notebook of lesson {lesson}; {path} counts"))
-        if share < 0.5 and home(path) not in ("", lesson):
-            continue  # cells of another lesson, in a notebook that is of its own
-        wanted = {e.id: e.version for e in exercises(lesson)}
-        graded = {} if regrade else book.graded(who, lesson, file.digest, isolated=not unsandboxed)
-        todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
-        drawn = secrets.randbits(62) if seed is None else seed
-        if todo:
-            work.append(Job(who, lesson, str(path), file.digest, file.cells, drawn, todo))
-        else:
-            kept += 1
-            book.write(Report(who, lesson, str(path), file.digest))  # it is the learner's newest again
-    return work, kept, notes
+    learners: {name: their files}. notes: (learner, file, why it is left out). judged, kept: lessons judged now, and
+    known already.
+    """
+
+    def __init__(self, paths: list[Path], learner: str | None, book, seed: int | None, regrade: bool, isolated: bool):
+        from lib.grading.submission import find
+
+        self.book, self.seed, self.regrade, self.isolated = book, seed, regrade, isolated
+        self.learners: dict[str, list] = {}
+        for found in find(paths, learner):
+            self.learners.setdefault(found.learner, []).append(found)
+        self.notes: list[tuple[str, Path, str]] = []
+        self.judged = self.kept = 0
+        self._open: Counter[str] = Counter()
+        self._read = 0
+
+    def jobs(self):
+        """Every lesson that is to be judged."""
+        for who, files in self.learners.items():
+            jobs = list(self._of(who, files))
+            self._open[who] = len(jobs)
+            self._read += 1
+            yield from jobs
+
+    def finished(self, who: str) -> int:
+        """One of a learner's lessons is done: with how many learners are we through?"""
+        self.judged += 1
+        self._open[who] -= 1
+        return self._read - sum(n > 0 for n in self._open.values())
+
+    def _of(self, who: str, files: list):
+        from lib.course.lessons import series
+        from lib.grading.exercise import exercises
+        from lib.grading.pool import Job
+        from lib.grading.reading import read
+        from lib.grading.report import Report
+        from lib.grading.submission import home, lessons
+
+        handed_in: dict[str, list] = {}
+        for found in files:
+            file = None if found.problem else read(found.path)
+            problem = found.problem or file.problem
+            here = {} if problem else lessons(file.cells)
+            if not problem and not here:
+                problem = "it holds no exercise of this course"
+            if problem:
+                self.notes.append((who, found.path, problem))
+                digest = file.digest if file else ""
+                self.book.write(Report(who, home(found.path), str(found.path), digest, problem=problem))
+            for lesson, share in here.items():
+                handed_in.setdefault(lesson, []).append((share, found.path, file))
+        ours = {lesson.path.name for lesson in series()}  # not a copy of it
+        for lesson, several in handed_in.items():
+            # A pasted cell brings its id along: of several notebooks, the one that is of the lesson most of all counts.
+            share, path, file = max(several, key=lambda one: (one[1].name in ours, home(one[1]) == lesson, one[0]))
+            for other, left_out, _ in several:
+                if left_out != path and other >= 0.5:
+                    self.notes.append((who, left_out, f"a second notebook of lesson {lesson}; {path.name} counts"))
+            if share < 0.5 and home(path) not in ("", lesson):
+                continue  # cells of another lesson, in a notebook that is of its own
+            wanted = {e.id: e.version for e in exercises(lesson)}
+            graded = {} if self.regrade else self.book.graded(who, lesson, file.digest, isolated=self.isolated)
+            todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
+            if todo:
+                seed = secrets.randbits(62) if self.seed is None else self.seed
+                yield Job(who, lesson, str(path), file.digest, file.cells, seed, todo)
+            else:
+                self.kept += 1
+                self.book.write(Report(who, lesson, str(path), file.digest))  # it is the learner's newest again
 
 
 class _bar:
@@ -151,7 +182,7 @@ class _bar:
         self.progress.stop()
 
 
-def _summary(console: Console, standings, changes, notes, judged: int, kept: int, seconds: float) -> None:
+def _summary(console: Console, standings, changes, work: Work, seconds: float) -> None:
     from lib.grading.exercise import exercise
 
     lessons: dict[str, list] = {}
@@ -193,11 +224,14 @@ def _summary(console: Console, standings, changes, notes, judged: int, kept: int
     _list(console, "Changed by this run", [
         f"{c.learner}: {c.exercise} from {c.before.points} to {c.after.points} of {c.after.out_of}" for c in changes
     ])  # fmt: skip
-    _list(console, "Not graded", [f"{who}: {path}: {why}" for who, path, why in notes])
+    _list(console, "Not graded", [
+        f"{who}: {why}" if path.name == who else f"{who}: {path.name}: {why}" for who, path, why in work.notes
+    ])  # fmt: skip
     loose = sum(bool(s.unsandboxed) for s in standings)
     if loose:
         _say(console, f"Without isolation: grades of {loose} learners. They prove nothing against a dishonest answer.")
-    what = f"{judged} submission{'s' * (judged != 1)} judged" + (f", {kept} known already" if kept else "")
+    what = f"{work.judged} notebook{'s' * (work.judged != 1)} judged"
+    what += f", {work.kept} known already" if work.kept else ""
     _say(console, f"{what}, {seconds:.1f} s")
 
 

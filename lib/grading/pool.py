@@ -4,6 +4,7 @@ A worker is one of ours: it holds the exercises and their hidden inputs, and tal
 over a submission, the submission is tried once more by a fresh one, and then reported as what it is: not judged.
 """
 
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -47,18 +48,21 @@ class Settings:
 
 
 def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None]) -> None:
-    """Judge the jobs and call done(report) for each, in the order in which they finish.
+    """Judge the jobs and call done(report) for each, in the order in which they finish. They are taken as needed.
 
     Raises CourseError if sandboxes cannot be had at all; nothing is lost by stopping at any moment.
     """
-    waiting = list(reversed(list(jobs)))
+    jobs = iter(jobs)
+    first = next(jobs, None)
+    waiting = [] if first is None else [first]
     losses: Counter[Job] = Counter()
-    crew = [_Worker(settings) for _ in range(min(workers, len(waiting)))]
+    crew = [_Worker(settings) for _ in range(workers if waiting else 0)]
     try:
         while waiting or any(w.job for w in crew):
             for worker in crew:
                 if worker.ready and not worker.job and waiting:
                     worker.give(waiting.pop())
+                    waiting += [] if waiting else itertools.islice(jobs, 1)
             now = time.monotonic()
             timeout = min([1.0, *(max(0.0, w.deadline - now) for w in crew)])
             said = multiprocessing.connection.wait([w.pipe for w in crew], timeout)
