@@ -7,6 +7,7 @@ so the weights stay equal without ever being sent again (data parallelism).
 import contextlib
 import datetime
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -91,9 +92,15 @@ def join(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
         torch.cuda.set_device(device)
     elif device.type == "mps":
         device = torch.device("cpu")  # no library carries gradients between processes on Apple's GPU
+    if os.environ["WORLD_SIZE"] == os.environ["LOCAL_WORLD_SIZE"]:  # one machine: it need not have a network
+        for name in {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=datetime.timedelta(minutes=10))
+    store, rank, size = next(dist.rendezvous("env://"))
+    # After a restart the same store still holds the addresses of the dead: each life of the team has its own page.
+    store = dist.PrefixStore(f"life {restarts()}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=datetime.timedelta(minutes=10))
     try:
-        yield Team(dist.get_rank(), dist.get_world_size()), device
+        yield Team(rank, size), device
     finally:
         dist.destroy_process_group()

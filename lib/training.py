@@ -222,15 +222,15 @@ def out_of_memory(model: Config, config: TrainConfig, free: int | None = None, p
 
     free: bytes that are there; None if unknown, after a run that failed.
     """
-    need = memory(model, config, processes)
-    told = f"a batch of {config.batch_size} rows needs about {need / 2**30:.1f} GiB"
-    told += " and more than there is" if free is None else f" and {free / 2**30:.1f} GiB are free"
-    free = need // 2 if free is None else free
-    for rows in range(config.batch_size - 1, 0, -1):
+    need = f"a batch of {config.batch_size} rows needs about {memory(model, config, processes) / 2**30:.1f} GiB"
+    told = f"out of memory: {need}" if free is None else f"{need} and {free / 2**30:.1f} GiB are free"
+    for rows in range(config.batch_size - 1, processes - 1, -1):
         smaller = dataclasses.replace(config, batch_size=rows)
-        if config.batch_size % rows == 0 and memory(model, smaller, processes) <= free:
+        fits = free is None or memory(model, smaller, processes) <= free
+        if config.batch_size % rows == 0 and fits:
             parts = config.accumulate * config.batch_size // rows
-            return f"{told}; --batch-size {rows} --accumulate {parts} fits and takes the same steps"
+            sure = "is worth a try" if free is None else "fits"
+            return f"{told}; --batch-size {rows} --accumulate {parts} {sure} and takes the same steps"
     return f"{told}; not even one row fits: choose a smaller --d-model, --n-layer or --block-size"
 
 
@@ -396,6 +396,7 @@ def train(
         history = load_checkpoint(path, model, optimizers, config, text)
     team.agree(history.step, "the step to go on from")
     team.follow(list(model.parameters()))
+    whole = config.batch_size * config.accumulate  # rows in a step
     rows = team.share(config.batch_size)
     share = (rows.stop - rows.start) / config.batch_size
     run = _compiled(model) if config.compile else model
@@ -432,12 +433,11 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * schedule(step, config)
             loss = torch.zeros((), device=device)
-            for part in range(config.accumulate):
-                x, y = corpus.batches(
-                    train_tokens, config.batch_size, config.block_size, config.seed, step * config.accumulate + part
-                )  # (B, T) each
+            x, y = corpus.batches(train_tokens, whole, config.block_size, config.seed, step)  # (A·B, T) each
+            for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
                 with cast:
-                    piece = next_token_loss(run, x[rows].to(device), y[rows].to(device)) / config.accumulate  # ()
+                    piece = next_token_loss(run, x_part[rows].to(device), y_part[rows].to(device))  # ()
+                piece = piece / config.accumulate
                 if team.size > 1:
                     piece = piece * share  # a mean over this process's rows, weighted by how many they are
                 piece.backward()
@@ -452,7 +452,7 @@ def train(
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             losses.append(loss)
-            history.tokens += config.accumulate * config.batch_size * config.block_size
+            history.tokens += whole * config.block_size
             done = step + 1
             last = done == config.steps
             ending, leaving = leaving, watch(done, loss)  # a team hears of it with the next gradients

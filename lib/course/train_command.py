@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lib.tokenizer import BPETokenizer, CharTokenizer
     from lib.training import History, TrainConfig
-    from lib.transformer import Transformer
+    from lib.transformer import Config, Transformer
 
 VERSION = 1
 OPENING = "\n"  # what samples begin with
@@ -38,8 +38,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         warmup=2, optimizer="muon", lr=1e-2, muon_lr=0.05, dropout=0.0, precision="float32", compile=False,
     ),
     "cpu": dict(
-        n_layer=3, n_head=2, d_model=64, block_size=64, batch_size=16, steps=400, eval_every=100, eval_batches=10,
-        warmup=20, optimizer="muon", lr=1e-2, muon_lr=0.05, dropout=0.0, precision="float32", compile=False,
+        n_layer=3, n_head=2, d_model=64, block_size=64, batch_size=24, steps=320, eval_every=80, eval_batches=6,
+        warmup=20, optimizer="muon", lr=8e-3, muon_lr=0.05, dropout=0.0, precision="float32", compile=False,
     ),
     "gpu": dict(
         n_layer=6, n_head=6, d_model=384, block_size=256, batch_size=64, steps=1500, eval_every=150, eval_batches=20,
@@ -137,7 +137,7 @@ def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
 
     from lib import corpus, parallel, training
     from lib.device import pick_device, seed_everything, threads
-    from lib.transformer import Config, Transformer, count_parameters
+    from lib.transformer import Transformer, count_parameters
 
     text = corpus.read_text(options["text"]) if options["text"] else corpus.shakespeare(corpus.FAMOUS)
     tokenizer = _tokenizer(options, text)
@@ -149,20 +149,11 @@ def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
             f"least {10 * (block + 1):,} are needed: use a longer text or a smaller --block-size"
         )
     train_ids, val_ids = corpus.split(ids)
-    model_config = Config.llama(
-        vocab_size=tokenizer.vocab_size,
-        d_ff=_width(options["d_model"]),
-        **{name: options[name] for name in ("n_layer", "n_head", "d_model", "block_size", "dropout")},
-    )
-    names = training.TrainConfig.__dataclass_fields__
-    config = training.TrainConfig(
-        **{name: options[name] for name in names if options.get(name) is not None}
-        | dict(checkpoint_every=options["checkpoint_every"] or options["eval_every"], min_lr=0.0)
-    )
+    sizes, config = model_config(options, tokenizer.vocab_size), train_config(options)
     with parallel.join(pick_device(options["device"])) as (team, device):
-        training.check_memory(model_config, config, device, team.size)
+        training.check_memory(sizes, config, device, team.size)
         seed_everything(config.seed)
-        model = Transformer(model_config).to(device)
+        model = Transformer(sizes).to(device)
         crew = options["threads"] or (1 if count_parameters(model) < 3e6 else max(1, os.cpu_count() // team.size))
         run = Run(out, options, team, model, tokenizer, config)
         if resume and (out / "record.json").exists():
@@ -173,8 +164,25 @@ def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
                     model, train_ids, val_ids, config, run.look, out, progress, run.watch, team
                 )
             except (RuntimeError, MemoryError) as error:
-                raise _mended(error, model_config, config, team) from error
+                raise _mended(error, sizes, config, team) from error
         return run.end(history)
+
+
+def model_config(options: dict[str, Any], vocab_size: int) -> "Config":
+    """The model that options ask for: Llama's kind, which transformers reads too."""
+    from lib.transformer import Config
+
+    sizes = {name: options[name] for name in ("n_layer", "n_head", "d_model", "block_size", "dropout")}
+    return Config.llama(vocab_size=vocab_size, d_ff=_width(options["d_model"]), **sizes)
+
+
+def train_config(options: dict[str, Any]) -> "TrainConfig":
+    """The run that options ask for."""
+    from lib.training import TrainConfig
+
+    known = {name: value for name, value in options.items() if name in TrainConfig.__dataclass_fields__}
+    known["checkpoint_every"] = options.get("checkpoint_every") or options["eval_every"]
+    return TrainConfig(**{"grad_clip": 0.5, "min_lr": 0.02} | known)
 
 
 def _width(d_model: int) -> int:
