@@ -136,17 +136,17 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, parameters in shapes.items():
-                updates = []
+                gradients = [p.grad for p in parameters]
                 for p in parameters:
-                    state = self.state[p]
-                    if not state:
-                        state["momentum"] = torch.zeros_like(p)  # (R, C)
-                    momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(p.grad.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
+                    if not self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)  # (R, C)
+                momenta = [self.state[p]["momentum"] for p in parameters]
+                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+                updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
                 orthogonal = self.orthogonalise(torch.stack(updates))  # (n, R, C)
                 scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
-                for p, update in zip(parameters, orthogonal, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_sub_(parameters, list(orthogonal), alpha=scale)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:

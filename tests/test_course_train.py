@@ -276,6 +276,23 @@ def test_memory_that_runs_out_on_the_way(tmp_path, book, capsys, monkeypatch, er
     assert "a batch of 4 rows needs about" in says and "--batch-size 2 --accumulate 2 is worth a try" in says
 
 
+def test_any_other_error_stays_what_it_is(tmp_path, book, monkeypatch):
+    error = RuntimeError("a bug of ours")
+
+    def run(*arguments):
+        raise error
+
+    monkeypatch.setattr(training, "train", run)
+    with pytest.raises(RuntimeError) as caught:
+        main(["train", *SMALL, "--text", str(book), "--out", str(tmp_path / "run")])
+    assert caught.value is error
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, book, capsys):
+    (tmp_path / "file").write_text("")
+    assert "choose another" in refusal(capsys, *SMALL, "--text", book, "--out", tmp_path / "file" / "run")
+
+
 PEAK = """
     import resource, sys, torch
     from lib import training

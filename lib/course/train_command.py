@@ -158,13 +158,15 @@ def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
         run = Run(out, options, team, model, tokenizer, config)
         if resume and (out / "record.json").exists():
             run.samples = _read_record(out / "record.json")["samples"]
+        elif team.leader:
+            run.keep(training.History(), "running")  # a folder that can't be written is found out now
         with threads(crew), run.signals(), run.bar() as progress:
             try:
-                history = training.train(
-                    model, train_ids, val_ids, config, run.look, out, progress, run.watch, team
-                )
+                history = training.train(model, train_ids, val_ids, config, run.look, out, progress, run.watch, team)
             except (RuntimeError, MemoryError) as error:
-                raise _mended(error, sizes, config, team) from error
+                if says := _what_to_do(error, sizes, config, team):
+                    raise CourseError(says) from None
+                raise
         return run.end(history)
 
 
@@ -200,20 +202,18 @@ def _tokenizer(options: dict[str, Any], text: str) -> "CharTokenizer | BPETokeni
     return BPETokenizer.train(corpus.split(text)[0], options["vocab_size"])
 
 
-def _mended(error: Exception, model_config, config: "TrainConfig", team) -> Exception:
-    """The one line for a run that ran out of memory or of colleagues; any other error as it is."""
+def _what_to_do(error: Exception, sizes: "Config", config: "TrainConfig", team) -> str:
+    """The one line for a run that ran out of memory or of colleagues; "" for any other error."""
     import torch
 
     from lib import training
 
     text = str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        return CourseError(training.out_of_memory(model_config, config, processes=team.size))
+        return training.out_of_memory(sizes, config, processes=team.size)
     if team.size > 1 and ("gloo" in text or isinstance(error, torch.distributed.DistError)):
-        return CourseError(
-            f"process {team.rank} lost another of its {team.size}; torchrun --max-restarts goes on from the checkpoint"
-        )
-    return error
+        return f"process {team.rank} lost another of {team.size}; with --max-restarts torchrun goes on by itself"
+    return ""
 
 
 class Run:
@@ -317,8 +317,13 @@ class Run:
             "train_loss": history.train_loss,
             "samples": self.samples,
         }
-        try:
+        with self.writing():
             write_json(self.out / "record.json", record)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as problem:
             raise CourseError(f"cannot write into {self.out} ({problem.strerror}); choose another --out") from None
 
@@ -328,7 +333,8 @@ class Run:
         if self.team.leader:
             save(self.model, self.tokenizer, self.out)
             self.keep(history, "finished" if whole else "interrupted")
-            plot(history, self.out / "loss.png")
+            with self.writing():
+                plot(history, self.out / "loss.png")
             if whole:
                 click.echo(
                     f"held-out loss {history.val_loss[-1]:.3f} after {history.step} steps, {history.tokens:,} tokens, "
