@@ -271,9 +271,12 @@ def test_memory_that_runs_out_on_the_way(tmp_path, book, capsys, monkeypatch, er
     def run(*arguments):
         raise error
 
-    monkeypatch.setattr(training, "train", run)
-    says = refusal(capsys, *SMALL, "--text", book, "--out", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train", run)
+        says = refusal(capsys, *SMALL, "--text", book, "--out", tmp_path / "run")
     assert "a batch of 4 rows needs about" in says and "--batch-size 2 --accumulate 2 is worth a try" in says
+    again = ["--batch-size", 2, "--accumulate", 2]  # into the same folder: nothing was learnt in it
+    assert ended(*SMALL, "--text", book, "--out", tmp_path / "run", *again) == 0
 
 
 def test_any_other_error_stays_what_it_is(tmp_path, book, monkeypatch):

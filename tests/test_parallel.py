@@ -107,6 +107,41 @@ def test_more_processes_than_rows():
         training.train(model, torch.arange(50) % 9, None, TrainConfig(batch_size=2, block_size=4), team=Team(0, 3))
 
 
+class Pair(Team):
+    """One of two, with the other made up: it has our gradients, and wants to leave after step `tired`."""
+
+    def __init__(self, tired: int):
+        super().__init__(0, 2)
+        object.__setattr__(self, "tired", tired)
+        object.__setattr__(self, "steps", [])
+
+    def add_up(self, tensors):
+        self.steps.append(1)
+        for t in tensors[:-1]:
+            t *= 2
+        tensors[-1] += float(len(self.steps) == self.tired)
+
+    def follow(self, tensors):
+        pass
+
+    def agree(self, value, what):
+        pass
+
+
+@pytest.mark.parametrize(("theirs", "ours", "end"), [(5, 99, 5), (0, 5, 6), (0, 99, 9)])
+def test_when_one_wants_to_leave_all_leave_together(tmp_path, theirs, ours, end):
+    torch.manual_seed(0)
+    model = Transformer(Config.llama(vocab_size=9, block_size=4, n_layer=1, n_head=1, d_model=4))
+    config = TrainConfig(steps=9, batch_size=2, block_size=4, warmup=0)
+    history = training.train(
+        model, torch.arange(50) % 9, None, config, folder=tmp_path, watch=lambda done, loss: done >= ours,
+        team=Pair(theirs),
+    )  # fmt: skip
+    assert history.step == end, "ours is heard with the next gradients, theirs at once"
+    with training.safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+        assert len(json.loads(file.metadata()["about"])["history"]["train_loss"]) == end
+
+
 def test_alone_without_torchrun():
     with join(torch.device("cpu")) as (team, device):
         assert team is ALONE and team.leader and device.type == "cpu"

@@ -108,7 +108,7 @@ def _options(out: Path, resume: bool, given: dict[str, Any]) -> dict[str, Any]:
         kept = _read_record(record)["options"]
     elif resume and (out / "checkpoint.safetensors").exists():
         raise CourseError(f"{record} is missing, so the run cannot go on; choose another --out")
-    elif not resume and record.exists():
+    elif not resume and (out / "checkpoint.safetensors").exists():
         raise CourseError(f"{out} holds a run already; go on with it by --resume, or choose another --out")
     elif resume and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         raise CourseError(f"there is no run in {out} to go on with; leave out --resume")
