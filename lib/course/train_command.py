@@ -89,9 +89,10 @@ def train(text: Path | None, out: Path, resume: bool, **given: Any) -> int:
     """
     from lib import parallel
 
-    resume = resume or parallel.restarts() > 0
+    restarted = parallel.restarts() > 0
+    resume = resume or restarted
     try:
-        options = _options(out, resume, {"text": text and str(text.resolve()), **given})
+        options = _options(out, resume, restarted, {"text": text and str(text.resolve()), **given})
         return _train(options, out, resume)
     except CourseError:
         if int(os.environ.get("RANK", "0")) and parallel.torchrun():
@@ -99,7 +100,7 @@ def train(text: Path | None, out: Path, resume: bool, **given: Any) -> int:
         raise
 
 
-def _options(out: Path, resume: bool, given: dict[str, Any]) -> dict[str, Any]:
+def _options(out: Path, resume: bool, restarted: bool, given: dict[str, Any]) -> dict[str, Any]:
     """What is asked on the command line, before what a resumed run was given, before the preset's."""
     given = {name: value for name, value in given.items() if value is not None}
     kept: dict[str, Any] = {}
@@ -110,7 +111,7 @@ def _options(out: Path, resume: bool, given: dict[str, Any]) -> dict[str, Any]:
         raise CourseError(f"{record} is missing, so the run cannot go on; choose another --out")
     elif not resume and (out / "checkpoint.safetensors").exists():
         raise CourseError(f"{out} holds a run already; go on with it by --resume, or choose another --out")
-    elif resume and not int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+    elif resume and not restarted:
         raise CourseError(f"there is no run in {out} to go on with; leave out --resume")
     from lib.device import resolve_preset
 
@@ -157,16 +158,19 @@ def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
         crew = options["threads"] or (1 if count_parameters(model) < 3e6 else max(1, os.cpu_count() // team.size))
         run = Run(out, options, team, model, tokenizer, config)
         if resume and (out / "record.json").exists():
-            run.samples = _read_record(out / "record.json")["samples"]
+            run.samples = _read_record(out / "record.json").get("samples", [])
         elif team.leader:
             run.keep(training.History(), "running")  # a folder that can't be written is found out now
         with threads(crew), run.signals(), run.bar() as progress:
             try:
                 history = training.train(model, train_ids, val_ids, config, run.look, out, progress, run.watch, team)
             except (RuntimeError, MemoryError) as error:
-                if says := _what_to_do(error, sizes, config, team):
-                    raise CourseError(says) from None
-                raise
+                says = _what_to_do(error, sizes, config, team)
+                if not says:
+                    raise
+                if not team.leader:
+                    click.echo(f"course: {says}", err=True)  # the leader need not know
+                raise CourseError(says) from None
         return run.end(history)
 
 
