@@ -7,7 +7,9 @@ quality   `course train --preset cpu` against the public CPU recipe (4 layers, 4
           threads, in one run. Both stop and go in turns, so a busy machine slows both alike. Seconds are those of the
           steps; ours count their looks at the held-out text too, the recipe's have none.
 speed     tokens a second in training, at equal size and batch: our Config.gpt2 and trainer against GPT2LMHeadModel
-          with torch's AdamW, at two sizes. The two take turns, and at going first; medians.
+          with torch's AdamW, at two sizes; ours in float32 like theirs, and in bfloat16 (mixed precision: weights and
+          averages stay float32), which pays where a CPU has circuits for it. They take turns, and at going first;
+          medians of the ratios.
 
 Each prints a table and writes JSON. One thread for both sides, unless --threads says otherwise.
 """
@@ -231,8 +233,11 @@ def speed(ids: Tensor, vocabulary: int, repeats: int, compiled: bool) -> list[di
         def run_ours(steps: int, ours=ours, fields=fields, **more) -> None:
             training.train(ours, ids, None, TrainConfig(steps=steps, **fields, **more))
 
-        times: dict[str, list[float]] = {"transformers": [], "ours": []}
-        runs = [("ours", run_ours), ("transformers", run_theirs)]
+        def run_half(steps: int, run_ours=run_ours) -> None:
+            run_ours(steps, precision="bfloat16")
+
+        runs = [("ours", run_ours), ("ours_bfloat16", run_half), ("transformers", run_theirs)]
+        times: dict[str, list[float]] = {who: [] for who, _ in runs}
         for _, run in runs:
             run(2)  # the first steps warm caches
         for repeat in range(repeats):
@@ -247,7 +252,10 @@ def speed(ids: Tensor, vocabulary: int, repeats: int, compiled: bool) -> list[di
             "batch": batch,
             "block": size["block_size"],
             "tokens_per_second": {who: tokens / statistics.median(t) for who, t in times.items()},
-            "ratio": statistics.median(a / b for a, b in zip(times["transformers"], times["ours"], strict=True)),
+            "ratio": {
+                who: statistics.median(a / b for a, b in zip(times["transformers"], times[who], strict=True))
+                for who in ("ours", "ours_bfloat16")
+            },
             "every_repeat_seconds": times,
         }
         if compiled:
@@ -304,11 +312,13 @@ def main() -> None:
             torch.tensor(tokenizer.encode(text)), tokenizer.vocab_size, options.repeats, options.compile
         )
         print(f"tokens a second in training, median of {options.repeats}, {options.threads} thread(s)")
-        print(f"{'size':8} {'batch':>5} {'block':>5} {'transformers':>13} {'ours':>9} {'ratio':>6}")
+        heads = ("size", "batch", "block", "transformers", "ours", "ratio", "bfloat16", "ratio")
+        print("{:8} {:>5} {:>5} {:>13} {:>9} {:>6} {:>9} {:>5}".format(*heads))
         for row in rows:
             of = row["tokens_per_second"]
+            ratio = row["ratio"]
             print(f"{row['size']:8} {row['batch']:5} {row['block']:5} {of['transformers']:13,.0f} {of['ours']:9,.0f} "
-                  f"{row['ratio']:6.2f}")  # fmt: skip
+                  f"{ratio['ours']:6.2f} {of['ours_bfloat16']:9,.0f} {ratio['ours_bfloat16']:5.2f}")  # fmt: skip
             if "compiled" in row:
                 c = row["compiled"]
                 pays = f"pays after {c['pays_after_steps']:,} steps" if c["pays_after_steps"] else "never pays"

@@ -38,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         warmup=2, optimizer="muon", lr=1e-2, muon_lr=0.05, dropout=0.0, precision="float32", compile=False,
     ),
     "cpu": dict(
-        n_layer=3, n_head=2, d_model=64, block_size=64, batch_size=24, steps=320, eval_every=80, eval_batches=6,
+        n_layer=3, n_head=2, d_model=64, block_size=64, batch_size=24, steps=370, eval_every=74, eval_batches=4,
         warmup=20, optimizer="muon", lr=8e-3, muon_lr=0.05, dropout=0.0, precision="float32", compile=False,
     ),
     "gpu": dict(
