@@ -4,7 +4,9 @@ import contextlib
 import difflib
 import os
 import platform
-from collections.abc import Iterator
+import statistics
+import time
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -58,6 +60,35 @@ def threads(n: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5, of=statistics.median) -> float:
+    """Wall time of work(), once it has run to warm up; a GPU is waited for. `of` picks from the repeats."""
+
+    def wait() -> None:
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()
+
+    taken = []
+    for _ in range(repeats + 1):
+        wait()
+        began = time.perf_counter()
+        work()
+        wait()
+        taken.append(time.perf_counter() - began)
+    return of(taken[1:])
+
+
+def ceilings(device: torch.device, dtype: torch.dtype = torch.float32, n: int = 1024) -> tuple[float, float]:
+    """What this machine reaches at best: (operations a second in a matrix product, bytes a second in a copy).
+
+    n: side of the square matrices; a GPU needs 4,096 or more to be busy. The copy is far larger than any cache.
+    """
+    a = torch.randn(n, n, device=device).to(dtype)  # (n, n)
+    flops = 2 * n**3 / seconds(lambda: a @ a, device, of=min)
+    source = torch.ones(2**26 if device.type == "cuda" else 2**24, device=device)  # 256 or 64 MiB
+    target = torch.empty_like(source)
+    return flops, 2 * source.nbytes / seconds(lambda: target.copy_(source), device, of=min)  # read once, written once
 
 
 def seed_everything(seed: int) -> None:

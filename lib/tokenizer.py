@@ -47,6 +47,7 @@ CACHED_LENGTH = 32  # … and the longest word worth remembering, in characters
 GONE = -1  # stands where a token was, once its left neighbour has swallowed it
 
 FORMAT = "transformer-course byte-level BPE 1"  # what a saved file calls itself
+CHARACTERS = "transformer-course characters 1"
 LARGEST = 1 << 28  # bytes of all tokens together; a few crafted merges could otherwise ask for terabytes
 
 
@@ -79,6 +80,10 @@ class CharTokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text again. `ids` is any sequence of numbers, a 1-d tensor included."""
         return "".join(_look_up(self._characters, ids))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the characters as JSON; the file appears whole or not at all."""
+        _write(path, {"format": CHARACTERS, "characters": "".join(self._characters.values())})
 
 
 class BPETokenizer:
@@ -226,16 +231,7 @@ class BPETokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the merges as JSON; the file appears whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(json.dumps({"format": FORMAT, "merges": self._pairs}), encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise CourseError(f"cannot write {path} ({error.strerror}); choose a folder you can write to") from None
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+        _write(path, {"format": FORMAT, "merges": self._pairs})
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "BPETokenizer":
@@ -279,6 +275,19 @@ class BPETokenizer:
         if not tokenizer._pairs:
             raise CourseError(f"{wrong}: it has no merges; {mend}")
         return tokenizer
+
+
+def load(path: str | os.PathLike) -> CharTokenizer | BPETokenizer:
+    """Reads what either tokenizer's `save` wrote. Any other file is a CourseError."""
+    try:
+        saved = json.loads(_read(path))
+    except (ValueError, RecursionError):
+        saved = None
+    if isinstance(saved, dict) and saved.get("format") == CHARACTERS:
+        characters = saved.get("characters")
+        if isinstance(characters, str) and characters and list(characters) == sorted(set(characters)):
+            return CharTokenizer(characters)
+    return BPETokenizer.load(path)
 
 
 def gpt2() -> BPETokenizer:
@@ -359,6 +368,19 @@ def _look_up(table: dict, ids: Iterable[int]) -> list:
         raise CourseError(
             f"there is no token {unknown.args[0]}; this tokenizer's ids are 0 to {len(table) - 1}"
         ) from None
+
+
+def _write(path: str | os.PathLike, saved: dict) -> None:
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(saved), encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise CourseError(f"cannot write {path} ({error.strerror}); choose a folder you can write to") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _read(path: str | os.PathLike) -> str:

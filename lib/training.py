@@ -2,6 +2,7 @@
 
 A run is a pure function of its TrainConfig, the starting weights and the text: batches and dropout are drawn from
 (seed, step), so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
+Several processes can train one model together (lib.parallel): the batch stays the same, each reads its share of it.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
@@ -22,7 +24,8 @@ from torch import Tensor, nn
 
 from lib import corpus
 from lib.errors import CourseError
-from lib.transformer import Transformer
+from lib.parallel import ALONE, Team
+from lib.transformer import Config, Transformer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SCHEDULES = ("cosine", "wsd", "constant")
@@ -119,9 +122,10 @@ class Muon(torch.optim.Optimizer):
         if tall := x.size(-2) > x.size(-1):
             x = x.mT
         x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-        for _ in range(5):
+        for _ in range(5):  # an odd polynomial of the singular values: 3.4445 x − 4.7750 x³ + 2.0315 x⁵
             gram = x @ x.mT  # (n, R, R)
-            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x  # odd polynomial of the singular values
+            cubic = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)  # (n, R, R)
+            x = torch.baddbmm(x, cubic, x, beta=3.4445)  # (n, R, C)
         return (x.mT if tall else x).to(g.dtype)
 
     @torch.no_grad()
@@ -132,17 +136,17 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     shapes.setdefault(p.shape, []).append(p)
             for shape, parameters in shapes.items():
-                updates = []
+                gradients = [p.grad for p in parameters]
                 for p in parameters:
-                    state = self.state[p]
-                    if not state:
-                        state["momentum"] = torch.zeros_like(p)  # (R, C)
-                    momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                    updates.append(p.grad.lerp(momentum, group["momentum"]))  # Nesterov's look ahead
+                    if not self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)  # (R, C)
+                momenta = [self.state[p]["momentum"] for p in parameters]
+                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+                updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
                 orthogonal = self.orthogonalise(torch.stack(updates))  # (n, R, C)
                 scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
-                for p, update in zip(parameters, orthogonal, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_sub_(parameters, list(orthogonal), alpha=scale)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -172,8 +176,13 @@ def next_token_loss(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> 
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, tokens: Tensor, batch_size: int, block_size: int, batches: int = 20) -> float:
-    """Mean loss on evenly spaced windows of held-out tokens (N,): the same windows at every call."""
+def evaluate(
+    model: nn.Module, tokens: Tensor, batch_size: int, block_size: int, batches: int = 20, team: Team = ALONE
+) -> float:
+    """Mean loss on evenly spaced windows of held-out tokens (N,): the same windows at every call.
+
+    A team shares the windows; each of its processes gets the mean over all.
+    """
     device = next(model.parameters()).device
     room = tokens.numel() - block_size - 1
     if room < 0:
@@ -186,11 +195,60 @@ def evaluate(model: nn.Module, tokens: Tensor, batch_size: int, block_size: int,
     was_training = model.training
     model.eval()
     total = 0.0
-    for window in windows.split(batch_size):
+    for window in windows[team.share(len(windows))].split(batch_size):
         window = window.to(device)
         total += next_token_loss(model, window[:, :-1], window[:, 1:]).item() * len(window)
     model.train(was_training)
+    if team.size > 1:
+        everyone = torch.tensor([total], dtype=torch.float64, device=device)  # (1,)
+        team.add_up([everyone])
+        total = everyone.item()
     return total / len(windows)
+
+
+def memory(model: Config, config: TrainConfig, processes: int = 1) -> int:
+    """About how many bytes one process of a run needs: weights, gradients, averages, and activations kept for the way
+    back. Counted per token: 11 D + 4 F in a block, 3 V at the head (PyTorch's fused attention keeps no (T, S))."""
+    with torch.device("meta"):  # sizes without numbers
+        weights = sum(p.numel() for p in Transformer(model).parameters())
+    rows = -(-config.batch_size // processes)
+    width = 4 if config.precision == "float32" else 2
+    blocks = model.n_layer * (11 * model.d_model + 4 * model.d_ff)
+    return 16 * weights + rows * config.block_size * (width * blocks + 12 * model.vocab_size)
+
+
+def out_of_memory(model: Config, config: TrainConfig, free: int | None = None, processes: int = 1) -> str:
+    """What to tell someone whose run does not fit: the largest batch that does and takes the same steps.
+
+    free: bytes that are there; None if unknown, after a run that failed.
+    """
+    need = f"a batch of {config.batch_size} rows needs about {memory(model, config, processes) / 2**30:.1f} GiB"
+    told = f"out of memory: {need}" if free is None else f"{need} and {free / 2**30:.1f} GiB are free"
+    for rows in range(config.batch_size - 1, processes - 1, -1):
+        smaller = dataclasses.replace(config, batch_size=rows)
+        fits = free is None or memory(model, smaller, processes) <= free
+        if config.batch_size % rows == 0 and fits:
+            parts = config.accumulate * config.batch_size // rows
+            sure = "is worth a try" if free is None else "fits"
+            return f"{told}; --batch-size {rows} --accumulate {parts} {sure} and takes the same steps"
+    return f"{told}; not even one row fits: choose a smaller --d-model, --n-layer or --block-size"
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a run may still take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def check_memory(model: Config, config: TrainConfig, device: torch.device, processes: int = 1) -> None:
+    """Raise CourseError, saying what would fit, if a run needs more memory than there is.
+
+    Asked before the run: on a CPU the system would kill it without a word.
+    """
+    free = free_memory(device) // (1 if device.type == "cuda" else processes)
+    if memory(model, config, processes) > free:
+        raise CourseError(out_of_memory(model, config, free, processes))
 
 
 def fingerprint(tokens: Tensor) -> str:
@@ -302,13 +360,19 @@ def train(
     on_eval: Callable[[int, History], None] | None = None,
     folder: str | Path | None = None,
     progress: Callable[[Iterable[int], str], Iterable[int]] = _no_progress,
+    watch: Callable[[int, Tensor], bool] = lambda done, loss: False,
+    team: Team = ALONE,
 ) -> History:
     """Train in place on a long run of tokens (N,); returns what the run saw.
 
     on_eval(step, history) is called after each evaluation on val_tokens, the one before the first step included.
     folder: where to keep checkpoint.safetensors; if one is there the run goes on from it.
     progress: wraps the steps in a progress bar; if it ends early, so does the run.
-    Raises CourseError if the text is shorter than a block or the model's block is, or has tokens the model lacks.
+    watch(done, loss) is called after each step, the loss still on its device; True saves the run and ends it.
+    team: the processes that share the work; all call this with equal models, texts and configs. Only the leader
+    writes checkpoints, into a folder that all can read.
+    Raises CourseError if the text is shorter than a block or the model's block is, or has tokens the model lacks, or
+    the team is larger than a batch.
     """
     if config.block_size > model.config.block_size:
         raise CourseError(f"block_size={config.block_size} is longer than the model's {model.config.block_size}")
@@ -318,6 +382,11 @@ def train(
                 f"token {tokens.max()} is not among the model's {model.config.vocab_size}; "
                 f"encode the text with the tokenizer the model was made for"
             )
+    if team.size > config.batch_size:
+        raise CourseError(
+            f"{team.size} processes cannot share a batch of {config.batch_size} rows; "
+            f"start at most {config.batch_size} processes or use a larger batch_size"
+        )
     device = next(model.parameters()).device
     optimizers = make_optimizers(model, config)
     path = None if folder is None else Path(folder) / "checkpoint.safetensors"
@@ -325,6 +394,11 @@ def train(
     text = "" if path is None else fingerprint(train_tokens)
     if path is not None and path.exists():
         history = load_checkpoint(path, model, optimizers, config, text)
+    team.agree(history.step, "the step to go on from")
+    team.follow(list(model.parameters()))
+    whole = config.batch_size * config.accumulate  # rows in a step
+    rows = team.share(config.batch_size)
+    share = (rows.stop - rows.start) / config.batch_size
     run = _compiled(model) if config.compile else model
     half = PRECISIONS[config.precision] is not torch.float32
     cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
@@ -334,7 +408,7 @@ def train(
             return
         history.val_steps.append(step)
         with cast:
-            loss = evaluate(model, val_tokens, config.batch_size, config.block_size, config.eval_batches)
+            loss = evaluate(model, val_tokens, config.batch_size, config.block_size, config.eval_batches, team)
         history.val_loss.append(loss)
         if on_eval is not None:
             on_eval(step, history)
@@ -344,6 +418,7 @@ def train(
         look(0)
     before, started = history.seconds, time.perf_counter()
     losses: list[Tensor] = []  # left on the device until someone looks, so that the GPU need not wait
+    leaving = False
 
     def note() -> None:
         history.train_loss += torch.stack(losses).tolist() if losses else []
@@ -352,34 +427,45 @@ def train(
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in progress(range(history.step, config.steps), "training"):
-            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout, like the batch, depends on nothing else
+            # Dropout, like the batch, depends on nothing but the seed and the step; each of a team draws its own.
+            torch.manual_seed(config.seed * 1_000_003 + step + (team.rank << 48))
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * schedule(step, config)
             loss = torch.zeros((), device=device)
-            for part in range(config.accumulate):
-                x, y = corpus.batches(
-                    train_tokens, config.batch_size, config.block_size, config.seed, step * config.accumulate + part
-                )  # (B, T) each
+            x, y = corpus.batches(train_tokens, whole, config.block_size, config.seed, step)  # (A·B, T) each
+            for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
                 with cast:
-                    piece = next_token_loss(run, x.to(device), y.to(device)) / config.accumulate  # ()
+                    piece = next_token_loss(run, x_part[rows].to(device), y_part[rows].to(device))  # ()
+                piece = piece / config.accumulate
+                if team.size > 1:
+                    piece = piece * share  # a mean over this process's rows, weighted by how many they are
                 piece.backward()
                 loss += piece.detach()
+            if team.size > 1:
+                votes = torch.tensor([float(leaving)], device=device)  # (1,): all leave together or none does
+                team.add_up([p.grad for p in model.parameters()] + [loss, votes])
+                leaving = votes.item() > 0
             if config.grad_clip:
                 nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
             for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             losses.append(loss)
-            history.tokens += config.accumulate * config.batch_size * config.block_size
+            history.tokens += whole * config.block_size
             done = step + 1
             last = done == config.steps
+            ending, leaving = leaving, watch(done, loss)  # a team hears of it with the next gradients
+            ending = ending or (leaving and team.size == 1)
             if last or done % config.eval_every == 0:
                 note()
                 look(done)
-            if path is not None and (last or (config.checkpoint_every and done % config.checkpoint_every == 0)):
+            due = last or ending or (config.checkpoint_every and done % config.checkpoint_every == 0)
+            if path is not None and team.leader and due:
                 note()
                 save_checkpoint(path, model, optimizers, config, history, text)
+            if ending:
+                break
     note()  # a progress bar may have stopped before the last step
     model.eval()
     return history

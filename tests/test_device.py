@@ -1,9 +1,11 @@
 """Presets, devices and threads."""
 
+import time
+
 import pytest
 import torch
 
-from lib.device import describe, pick_device, resolve_preset, threads
+from lib.device import ceilings, describe, pick_device, resolve_preset, seconds, threads
 from lib.errors import CourseError
 
 
@@ -31,3 +33,17 @@ def test_threads_are_put_back():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
     assert describe()["device"] == pick_device().type
+
+
+def test_seconds_is_a_median_without_the_first_call():
+    naps = iter([0.2, 0.01, 0.01, 0.01, 0.3, 0.01])
+    assert 0.01 <= seconds(lambda: time.sleep(next(naps)), torch.device("cpu")) < 0.1
+    assert next(naps, None) is None
+
+
+def test_ceilings_are_what_a_product_and_a_copy_reach():
+    with threads(1):
+        flops, bandwidth = ceilings(torch.device("cpu"), n=256)
+        a = torch.randn(256, 256)
+        again = 2 * 256**3 / seconds(lambda: a @ a, torch.device("cpu"), 20)
+    assert 0.1 < flops / again < 10 and 1e8 < bandwidth < 1e13

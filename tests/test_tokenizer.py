@@ -369,6 +369,24 @@ def test_save_where_it_cannot(trained, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
+def test_load_knows_both_kinds(trained, tmp_path):
+    text = "hello 🙂\n\0é"
+    characters = CharTokenizer.train(text)
+    for saved in (trained, characters):
+        saved.save(tmp_path / "tokenizer.json")
+        again = tokenizer.load(tmp_path / "tokenizer.json")
+        assert type(again) is type(saved) and again.vocab_size == saved.vocab_size
+        assert again.encode(text) == saved.encode(text) and again.decode(again.encode(text)) == text
+
+
+@pytest.mark.parametrize("characters", [None, "", "ba", "aa", ["a", "b"], 3])
+def test_load_refuses_characters_that_are_none(tmp_path, characters):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"format": tokenizer.CHARACTERS, "characters": characters}))
+    with pytest.raises(CourseError, match="is not a tokenizer's file"):
+        tokenizer.load(path)
+
+
 def merges_file(merges):
     return json.dumps({"format": tokenizer.FORMAT, "merges": merges})
 

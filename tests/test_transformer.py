@@ -123,3 +123,22 @@ def test_impossible_sizes_are_refused(fields, says):
 def test_a_sequence_longer_than_the_block_is_refused():
     with pytest.raises(CourseError, match="block_size=24"):
         model("gpt2")(torch.zeros(1, 25, dtype=torch.long))
+
+
+@pytest.mark.parametrize("size", [(3, 5, 8), (4, 8), (2, 3, 4, 6)])
+def test_rms_norms_gradient_by_hand_is_pytorchs(size):
+    rng = torch.Generator().manual_seed(0)
+    norm = RMSNorm(size[-1], 1e-5).double()
+    norm.weight.data = torch.randn(size[-1], generator=rng, dtype=torch.float64)
+    x, push = (torch.randn(size, generator=rng, dtype=torch.float64) for _ in range(2))
+    theirs = x.clone().requires_grad_(), norm.weight.detach().clone().requires_grad_()
+    want = torch.nn.functional.rms_norm(theirs[0], size[-1:], theirs[1], 1e-5)
+    want.backward(push)
+    mine = x.clone().requires_grad_()
+    got = norm(mine)
+    got.backward(push)
+    assert "RMSNormWithGradient" in type(got.grad_fn).__name__
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(mine.grad, theirs[0].grad)
+    torch.testing.assert_close(norm.weight.grad, theirs[1].grad)
+    assert torch.autograd.gradcheck(norm, (x.requires_grad_(),))
