@@ -287,7 +287,7 @@ def test_a_terminal_is_told_nothing_by_learners(tmp_path):
     odd = [replace(e, path=path) for e, path in zip(chosen("empty_folder", "not_json", "no_cells"), names, strict=True)]
     raising = Entry("raises", answers={"02.causal_mask": f"raise RuntimeError({escapes!r})"}, path="raises \x1b[2J")
     seen = Class([*odd, raising], tmp_path).grade("--timeout", "6")
-    assert seen.done.returncode == 1 and seen.said.count("left out") == 1 and "RuntimeError" in seen.said, seen.said
+    assert seen.done.returncode == 1 and seen.said.count("left out") == 1, seen.said
     assert [c for c in seen.said if not c.isprintable() and c != "\n"] == []
     assert "Traceback" not in seen.said
 
