@@ -88,20 +88,14 @@ class MultiHeadAttention(nn.Module):
         self.out = nn.Linear(q_width, config.d_model, bias=config.out_bias)
         self.dropout = config.dropout
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, T, Dh), keys and values (B, K, T, Dh) of x (B, T, D)."""
-        return (
-            split_heads(self.q(x), self.n_head),
-            split_heads(self.k(x), self.n_kv_head),
-            split_heads(self.v(x), self.n_kv_head),
-        )
-
     def forward(self, x: Tensor, context: Context = EVERYONE, cache=None, return_weights: bool = False):
         """x (B, T, D) → (B, T, D), and the weights (B, H, T, S) if asked for.
 
         cache: one layer's keys and values of earlier tokens (lib.generation.LayerCache), extended in passing.
         """
-        q, k, v = self.project(x)
+        q = split_heads(self.q(x), self.n_head)  # (B, H, T, Dh)
+        k = split_heads(self.k(x), self.n_kv_head)  # (B, K, T, Dh)
+        v = split_heads(self.v(x), self.n_kv_head)  # (B, K, T, Dh)
         if context.rotary is not None:
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
         if cache is not None:

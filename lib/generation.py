@@ -23,9 +23,9 @@ class LayerCache:
         start, self.length = self.length, self.length + k.size(2)
         if self.k is None or self.length > self.k.size(2):
             self.k, self.v = self._grown(self.k, k, start), self._grown(self.v, v, start)
-        self.k[:, :, start : self.length] = k
-        self.v[:, :, start : self.length] = v
-        return self.k[:, :, : self.length], self.v[:, :, : self.length]  # (B, K, S, Dh)
+        self.k.narrow(2, start, k.size(2)).copy_(k)
+        self.v.narrow(2, start, v.size(2)).copy_(v)
+        return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)  # (B, K, S, Dh)
 
     def _grown(self, old: Tensor | None, new: Tensor, filled: int) -> Tensor:
         B, K, _, Dh = new.shape

@@ -14,7 +14,7 @@ from lib.errors import CourseError
 class Group(click.Group):
     """Commands that live in modules of their own are imported when they are asked for."""
 
-    elsewhere: ClassVar = {"data": "lib.course.data_command"}
+    elsewhere: ClassVar = {"data": "lib.course.data_command", "generate": "lib.course.generate_command"}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.elsewhere])
