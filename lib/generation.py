@@ -45,6 +45,11 @@ class KVCache:
     def length(self) -> int:
         return self.layers[0].length
 
+    def repeat(self, rows: int) -> None:
+        """Let several texts go on from one that has been read: each of B rows becomes `rows` of them."""
+        for layer in self.layers:
+            layer.k, layer.v = layer.k.repeat_interleave(rows, 0), layer.v.repeat_interleave(rows, 0)
+
 
 def left_pad(prompts: Sequence[Sequence[int]], filler: int = 0, device=None) -> tuple[Tensor, Tensor]:
     """Prompts of uneven length as one batch: tokens (B, T), each row ending where it should go on, and padding (B,).

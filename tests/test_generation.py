@@ -33,6 +33,15 @@ def test_cache_equals_no_cache(fields):
     assert cache.length == 90
 
 
+def test_several_texts_go_on_from_one_that_was_read_once():
+    ours, cache = model().eval(), KVCache(2)
+    read, then = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[7, 8], [9, 10], [11, 12], [7, 1]])
+    ours(read, cache)
+    cache.repeat(2)
+    want = ours(torch.cat([read.repeat_interleave(2, 0), then], dim=1))[:, 3:]
+    torch.testing.assert_close(ours(then, cache), want, atol=1e-4, rtol=1e-4)
+
+
 def test_greedy_is_the_argmax_step_by_step():
     ours, tokens = model(), torch.tensor([[1, 2, 3], [4, 5, 6]])
     want = tokens

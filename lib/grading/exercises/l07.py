@@ -194,8 +194,8 @@ CATCHES_IDLE_TOP_K = Exercise(
     difficulty=2,
     minutes=15,
     prompt="""
-A well-known course shipped a top-k whose result was thrown away: it ran, it raised nothing, and it did nothing. Write
-the test that would have caught it, and its cousins.
+A well-known course shipped a top-k whose result was thrown away. It ran, it raised nothing, and it did nothing. Write
+the test that catches it, and its cousins.
 
 `cut(logits, k)` takes logits (V,), all different, and a whole number `k`. It must return (V,): the `k` largest logits
 unchanged, each at its place, and `-inf` everywhere else. Write `catches_idle_top_k(cut)`: it calls `cut` on examples
@@ -408,8 +408,8 @@ memory. `q`, `k`, `v` are (T, Dh): T new tokens. `past_k`, `past_v` are (P, Dh):
 before them; P may be 0. It returns (T, Dh): each new token's mixture over **all P old tokens and the new ones up to
 itself**. It does not store anything; whoever calls it keeps the keys and values.
 
-Write `catches_bad_cache(attend)`: **True if it is broken**, False if it is right. You can only call it. One of the bugs
-was in a widely used library: while reading the prompt, it forgot the mask. The text looked fine.
+Write `catches_bad_cache(attend)`: **True if it is broken**, False if it is right. You can only call it. Each bug is one
+that people make; the first of them forgets the mask while it reads the prompt, and nowhere else.
 """,
     stub='''
 def catches_bad_cache(attend):
