@@ -1,7 +1,7 @@
 """Build a transformer, then decide about one: the library behind the lessons.
 
 Read the files in the order of the lessons: device, corpus, tokenizer, embedding, attention, transformer,
-training, generation, pretrained, plotting. `lib.course` runs the lessons, `lib.grading` checks the exercises;
+training, generation, decoding, pretrained, plotting. `lib.course` runs the lessons, `lib.grading` checks the exercises;
 neither is imported by the model.
 
 Axis letters, the same in every shape comment and docstring:

@@ -56,6 +56,11 @@ class Bags:
 class Packed:
     """The same in oneDNN's own blocks: several rows for little more than the price of one."""
 
+    @staticmethod
+    def there() -> bool:
+        """Whether this build of PyTorch has them."""
+        return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
     def __init__(self, weight: Tensor, rows: int):
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
@@ -91,7 +96,7 @@ class Layout:
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
         if self.weights == "int8":
             product = Int8(weight)
-        elif plain and self.rows > 1 and torch.backends.mkldnn.is_available():
+        elif plain and self.rows > 1 and Packed.there():
             product = Packed(weight, self.rows)
         elif plain and self.rows == 1 and weight.size(0) <= 1024:
             product = Bags(weight)
@@ -152,7 +157,7 @@ class LaidBlock:
 
 
 class Decoder(Transformer):
-    """A finished model, laid out for writing: `stream` and `generate` take it as they take the model.
+    """A finished model, laid out for writing, on the model's device: `stream` and `generate` take it as the model.
 
     rows: how many texts it will write at once; any number works, this one is fast. weights: "float32" (the model's
     own precision) or "int8" (a quarter of the bytes, on a CPU; it changes the results a little). The weights are
@@ -172,6 +177,9 @@ class Decoder(Transformer):
         self.blocks = [LaidBlock(block, lay) for block in model.blocks]
         self.norm, self.head = laid_norm(model.norm), lay(model.head)
         self.eval()
+
+    def _apply(self, *args, **options):
+        raise CourseError("a Decoder stays as and where it was made; move the model, then make one of it")
 
     @torch.inference_mode()
     def hidden(self, *args, **options) -> tuple[Tensor, list[Tensor]]:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lib import decoding
 from lib.decoding import Decoder
 from lib.errors import CourseError
 from lib.generation import KVCache, generate, left_pad
@@ -74,5 +75,15 @@ def test_what_it_cannot_do_is_one_line():
         Decoder(made("wide, with odd sizes"), weights="int8")
     with pytest.raises(CourseError, match="attention weights"):
         Decoder(made("llama"))(torch.tensor([[1, 2]]), return_attention=True)
+    with pytest.raises(CourseError, match="move the model"):
+        Decoder(made("llama")).double()
     with pytest.raises(CourseError, match="block_size"):
         Decoder(made("llama"))(torch.zeros(1, 49, dtype=torch.long))
+
+
+def test_without_onednn_it_lays_out_plain_columns(monkeypatch):
+    model, tokens = made("llama"), torch.arange(9)[None].repeat(3, 1)
+    monkeypatch.setattr(decoding.Packed, "there", staticmethod(lambda: False))
+    fast = Decoder(model, rows=3)
+    assert isinstance(fast.blocks[0].qkv, decoding.Columns)
+    torch.testing.assert_close(fast(tokens).clone(), model(tokens).detach(), atol=2e-4, rtol=2e-4)
