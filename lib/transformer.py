@@ -212,29 +212,43 @@ class Transformer(nn.Module):
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
-    def context(self, positions: Tensor, S: int) -> Context:
-        """The context of T tokens standing at `positions` (T,), the last T of S."""
-        config, T = self.config, positions.size(0)
+    def context(self, positions: Tensor, S: int, padding: Tensor | None = None) -> Context:
+        """The context of T tokens standing at `positions`, the last T of S.
+
+        positions (T,); with padding (B,), as in `forward`, (B, T).
+        """
+        config, T = self.config, positions.size(-1)
         rotary = None
         if config.position == "rotary":
             rotary = rotary_angles(positions, config.head_dim, config.rope_theta)  # (T, Dh/2) each
+        if padding is not None:
+            if rotary is not None:
+                rotary = tuple(part[:, None] for part in rotary)  # (B, 1, T, Dh/2) each
+            key = torch.arange(S, device=positions.device)  # (S,)
+            past = causal_mask(T, S, config.sliding_window, key.device) if config.causal else key >= 0  # (T, S) or (S,)
+            itself = key == key[S - T :, None]  # (T, S): a filler has nobody else, and a softmax needs somebody
+            mask = past & (key >= padding[:, None, None]) | itself  # (B, T, S)
+            return Context(rotary, mask=mask[:, None])  # (B, 1, T, S)
         if not config.causal or (T == 1 and (config.sliding_window or S) >= S):
             return Context(rotary)  # everyone sees everyone: a lone newest token may look at all before it
         if T == S and (config.sliding_window or S) >= S:
             return Context(rotary, causal=True)
         return Context(rotary, mask=causal_mask(T, S, config.sliding_window, positions.device))
 
-    def forward(self, tokens: Tensor, cache=None, return_attention: bool = False):
+    def forward(self, tokens: Tensor, cache=None, return_attention: bool = False, padding: Tensor | None = None):
         """tokens (B, T) → logits (B, T, V), and with return_attention a list of n_layer weights (B, H, T, S).
 
         cache: keys and values of the tokens before these (lib.generation.KVCache), extended in passing.
-        Raises CourseError when the sequence outgrows block_size.
+        padding: (B,), how many of all S positions are filler at the left of each row; nobody looks at them, and
+        positions count from the first real token. Raises CourseError when the sequence outgrows block_size.
         """
-        x, attention = self.hidden(tokens, cache, return_attention)
+        x, attention = self.hidden(tokens, cache, return_attention, padding)
         logits = self.head(x)  # (B, T, V)
         return (logits, attention) if return_attention else logits
 
-    def hidden(self, tokens: Tensor, cache=None, return_attention: bool = False) -> tuple[Tensor, list[Tensor]]:
+    def hidden(
+        self, tokens: Tensor, cache=None, return_attention: bool = False, padding: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
         """The residual stream after the last norm, (B, T, D), and the attention weights that were asked for."""
         past = 0 if cache is None else cache.length
         S = past + tokens.size(1)
@@ -244,13 +258,16 @@ class Transformer(nn.Module):
                 f"shorten the input or train a longer block"
             )
         positions = torch.arange(past, S, device=tokens.device)  # (T,)
+        if padding is not None:
+            positions = (positions - padding[:, None]).clamp_min(0)  # (B, T)
         x = self.embedding(tokens)  # (B, T, D)
         if self.config.position == "learned":
             x = x + self.positions(positions)  # (B, T, D)
         elif self.config.position == "sinusoidal":
-            x = x + sinusoidal(positions, self.config.d_model)  # (B, T, D)
+            waves = sinusoidal(positions.flatten(), self.config.d_model)  # (T, D) or (B·T, D)
+            x = x + waves.unflatten(0, positions.shape)  # (B, T, D)
         x = self.dropout(x)  # (B, T, D)
-        context = self.context(positions, S)
+        context = self.context(positions, S, padding)
         attention = []
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]

@@ -1,13 +1,18 @@
 """Generation: the cache changes nothing, sampling keeps its promises, bad options are refused."""
 
+import random
+
 import pytest
 import torch
 
+from lib import generation
 from lib.errors import CourseError
-from lib.generation import KVCache, choose, generate, stream
+from lib.generation import KVCache, choose, cut_tail, generate, left_pad, penalise, stream, stream_text
 from lib.transformer import Config, Transformer
 
 SIZES = dict(vocab_size=23, block_size=96, n_layer=2, n_head=4, d_model=16)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model(**fields) -> Transformer:
@@ -26,6 +31,15 @@ def test_cache_equals_no_cache(fields):
     pieces = [ours(part, cache) for part in tokens.split([5, 1, 1, 70, 13], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), ours(tokens), atol=1e-4, rtol=1e-4)
     assert cache.length == 90
+
+
+def test_several_texts_go_on_from_one_that_was_read_once():
+    ours, cache = model().eval(), KVCache(2)
+    read, then = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[7, 8], [9, 10], [11, 12], [7, 1]])
+    ours(read, cache)
+    cache.repeat(2)
+    want = ours(torch.cat([read.repeat_interleave(2, 0), then], dim=1))[:, 3:]
+    torch.testing.assert_close(ours(then, cache), want, atol=1e-4, rtol=1e-4)
 
 
 def test_greedy_is_the_argmax_step_by_step():
@@ -70,10 +84,20 @@ def test_same_seed_same_text():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (dict(temperature=-1.0), "temperature"),
+        (dict(temperature=-1.0), "temperature must be above 0"),
+        (dict(temperature=0), "temperature must be above 0, not 0; leave it out"),
+        (dict(temperature=float("nan")), "temperature"),
+        (dict(temperature=float("inf")), "temperature"),
         (dict(top_k=0), "top_k"),
+        (dict(top_k=2.5), "top_k"),
         (dict(top_p=0.0), "top_p"),
         (dict(top_p=1.5), "top_p"),
+        (dict(min_p=0.0), "min_p"),
+        (dict(min_p=1.5), "min_p"),
+        (dict(repetition_penalty=0.0), "repetition_penalty"),
+        (dict(repetition_penalty=float("nan")), "repetition_penalty"),
+        (dict(padding=torch.tensor([1])), "left_pad"),
+        (dict(padding=torch.tensor([0, 0])), "left_pad"),
     ],
 )
 def test_bad_options_are_refused(options, says):
@@ -84,5 +108,117 @@ def test_bad_options_are_refused(options, says):
 def test_prompts_that_do_not_fit_are_refused():
     with pytest.raises(CourseError, match="block_size=96"):
         generate(model(), torch.zeros(1, 90, dtype=torch.long), 7)
-    with pytest.raises(CourseError, match="empty"):
-        generate(model(), torch.zeros(1, 0, dtype=torch.long), 7)
+    for shape in ((1, 0), (0, 3)):
+        with pytest.raises(CourseError, match="empty"):
+            generate(model(), torch.zeros(shape, dtype=torch.long), 7)
+    for prompts in ([], [[1], []]):
+        with pytest.raises(CourseError, match="empty"):
+            left_pad(prompts)
+    with pytest.raises(CourseError, match="max_new_tokens"):
+        generate(model(), torch.tensor([[1]]), -1)
+    assert generate(model(), torch.zeros(1, 89, dtype=torch.long), 7).size(1) == 96  # to the brim
+
+
+def test_200_random_cases_write_the_same_with_a_cache_and_without():
+    """Over batch, prompt length, grouped heads, positions, window and left padding, in float64.
+
+    Without: each row on its own, unpadded, read anew for every token.
+    """
+    draw = random.Random(4)
+    for case in range(200):
+        n_kv_head = draw.choice([1, 2, 4])
+        fields = dict(n_kv_head=n_kv_head, position=draw.choice(["rotary", "rotary", "learned", "sinusoidal", "none"]))
+        fields |= dict(sliding_window=draw.choice([None, None, 3, 7]), norm=draw.choice(["rms", "layer"]))
+        torch.manual_seed(case)
+        ours = Transformer(Config(**(SIZES | fields))).double().eval()
+        prompts = [[draw.randrange(23) for _ in range(draw.randint(1, 12))] for _ in range(draw.randint(1, 4))]
+        tokens, padding = left_pad(prompts, filler=draw.randrange(23))
+        cache, want = KVCache(2), [list(prompt) for prompt in prompts]
+        for _ in range(draw.randint(2, 6)):
+            x, _ = ours.hidden(tokens, cache, padding=padding)
+            got = ours.head(x[:, -1])  # (B, V)
+            alone = torch.stack([ours(torch.tensor([row]))[0, -1] for row in want])  # (B, V)
+            torch.testing.assert_close(got, alone, atol=1e-9, rtol=1e-9, msg=lambda m, c=case: f"case {c}: {m}")
+            tokens = got.argmax(-1, keepdim=True)  # (B, 1)
+            want = [[*row, id] for row, id in zip(want, tokens.flatten().tolist(), strict=True)]
+
+
+def test_uneven_prompts_write_what_each_writes_alone():
+    ours, prompts = model(), [[1, 2, 3, 4, 5, 6, 7], [8], [9, 10, 11]]
+    tokens, padding = left_pad(prompts)
+    assert tokens.shape == (3, 7) and padding.tolist() == [0, 6, 4]
+    for options in (dict(), dict(repetition_penalty=1.5)):
+        together = generate(ours, tokens, 20, padding=padding, **options)[:, 7:].tolist()
+        alone = [generate(ours, torch.tensor([p]), 20, **options)[0, len(p) :].tolist() for p in prompts]
+        assert together == alone
+
+
+def test_a_row_that_has_stopped_repeats_its_stop_while_others_go_on():
+    ours, tokens = model(), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    free = generate(ours, tokens, 20)
+    stop = free[0, 6].item()
+    at = free[1].tolist().index(stop, 3) if stop in free[1, 3:] else 22
+    out = generate(ours, tokens, 20, stop={stop})
+    first = free[0].tolist().index(stop, 3)
+    assert out[0, : first + 1].tolist() == free[0, : first + 1].tolist()
+    assert set(out[0, first:].tolist()) == {stop}
+    assert out[1].tolist() == free[1, : out.size(1)].tolist() or at < out.size(1)
+    assert out.size(1) == max(first, at) + 1
+
+
+def test_min_p_keeps_what_is_near_the_likeliest():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    for min_p, left in ((0.05, 4), (0.2, 3), (0.5, 2), (0.7, 1), (1.0, 1)):
+        assert (cut_tail(logits, min_p=min_p) > float("-inf")).sum() == left
+    assert torch.equal(cut_tail(logits), logits)
+    assert (cut_tail(logits, top_k=3, top_p=0.6, min_p=0.9) > float("-inf")).sum() == 1
+
+
+def test_cuts_leave_the_order_of_chances_alone():
+    logits = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
+    for options in (dict(top_k=7), dict(top_p=0.8), dict(min_p=0.1)):
+        cut = cut_tail(logits, **options)
+        kept = cut > float("-inf")
+        assert torch.equal(cut[kept], logits[kept]) and kept.any(-1).all() and not kept.all()
+        least_kept = logits.masked_fill(~kept, float("inf")).amin(-1)
+        assert (least_kept >= logits.masked_fill(kept, float("-inf")).amax(-1)).all()
+
+
+def test_sampling_options_without_a_temperature_draw_at_one():
+    ours, tokens = model(), torch.tensor([[1, 2, 3]])
+    assert torch.equal(generate(ours, tokens, 30, top_k=5), generate(ours, tokens, 30, top_k=5, temperature=1.0))
+    assert not torch.equal(generate(ours, tokens, 30, top_p=0.99), generate(ours, tokens, 30))
+    assert torch.equal(generate(ours, tokens, 30, top_k=1), generate(ours, tokens, 30))
+
+
+def test_repetition_penalty_spares_what_has_not_occurred():
+    logits = torch.tensor([[2.0, -2.0, 1.0, -1.0]])
+    seen = torch.tensor([[True, True, False, False]])
+    assert penalise(logits, seen, 2.0).tolist() == [[1.0, -4.0, 1.0, -1.0]]
+    ours, tokens = model(), torch.tensor([[1, 2, 3]])
+    plain, mild, strong = (generate(ours, tokens, 40, repetition_penalty=p)[0].tolist() for p in (1.0, 1.2, 1e6))
+    assert plain == generate(ours, tokens, 40)[0].tolist() != mild
+    assert len(set(plain)) < len(set(strong))
+
+
+class Bytes:
+    """A tokenizer of one byte a token."""
+
+    def decode(self, ids):
+        return bytes(ids).decode(errors="replace")
+
+
+@pytest.mark.parametrize("text", ["plain", "Grüße, 世界, 🙂!", "🙂🙂"])
+def test_streamed_text_never_shows_half_a_character(text, monkeypatch):
+    ids = list(text.encode())
+    monkeypatch.setattr(generation, "stream", lambda *args, **options: (torch.tensor([[id]]) for id in ids))
+    pieces = list(stream_text(model(), Bytes(), [1], 99))
+    assert "".join(pieces) == text and len(pieces) == len(text)
+    cut = "".join(stream_text(model(), Bytes(), [1], 99, stop={ids[-1]}))
+    assert text.startswith(cut.rstrip("\ufffd")) and len(cut) <= len(text)
+
+
+def test_streamed_text_shows_broken_bytes_as_such(monkeypatch):
+    ids = [0xF0, 0x9F, 65, 0xFF]
+    monkeypatch.setattr(generation, "stream", lambda *args, **options: (torch.tensor([[id]]) for id in ids))
+    assert "".join(stream_text(model(), Bytes(), [1], 99)) == "\ufffdA\ufffd"

@@ -1,0 +1,89 @@
+"""A model laid out for writing gives the model's logits, writes its texts, and says what it can't do."""
+
+import pytest
+import torch
+
+from lib import decoding
+from lib.decoding import Decoder
+from lib.errors import CourseError
+from lib.generation import KVCache, generate, left_pad
+from lib.transformer import Config, Transformer
+
+SIZES = dict(vocab_size=1056, block_size=48, n_layer=2, n_head=4, d_model=64, d_ff=160)
+KINDS = {
+    "llama": dict(),
+    "grouped": dict(n_kv_head=2),
+    "gpt2": dict(norm="layer", position="learned", mlp="plain", qkv_bias=True, out_bias=True, mlp_bias=True),
+    "window": dict(sliding_window=5, n_kv_head=1, tie=False),
+    "wide, with odd sizes": dict(d_model=4 * 134, n_head=4, d_ff=331, vocab_size=61),
+    "waves": dict(position="sinusoidal", qkv_bias=True),
+}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def made(kind: str) -> Transformer:
+    torch.manual_seed(0)
+    model = Transformer(Config(**(SIZES | KINDS[kind]))).eval()
+    for name, p in model.named_parameters():
+        p.data = torch.randn_like(p) * (0.1 if p.dim() > 1 else 0.5) + ("norm" in name and "weight" in name)
+    return model
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_logits_and_same_texts(kind, rows):
+    model = made(kind)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    fast, V = Decoder(model, rows), model.config.vocab_size
+    rng = torch.Generator().manual_seed(1)
+    for B, T in ((1, 1), (1, 9), (3, 1), (3, 9)):  # whatever `rows` it was laid out for
+        tokens = torch.randint(V, (B, T), generator=rng)
+        torch.testing.assert_close(fast(tokens).clone(), model(tokens).detach(), atol=2e-4, rtol=2e-4)
+    tokens = torch.randint(V, (2, 20), generator=rng)
+    cache = KVCache(2)
+    pieces = [fast(part, cache) for part in tokens.split([7, 1, 1, 11], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), model(tokens).detach(), atol=2e-4, rtol=2e-4)
+    tokens, padding = left_pad([range(3, 11), [5], [7, 8, 9]])
+    assert torch.equal(generate(fast, tokens, 30, padding=padding), generate(model, tokens, 30, padding=padding))
+    assert all(torch.equal(p, before[name]) and p.requires_grad for name, p in model.named_parameters())
+
+
+def test_it_is_a_copy():
+    model = made("llama")
+    fast, tokens = Decoder(model), torch.tensor([[1, 2, 3]])
+    before = fast(tokens).clone()
+    for name, p in model.named_parameters():
+        if name != "embedding.weight":
+            p.data.mul_(1.5)
+    assert torch.equal(fast(tokens), before)
+
+
+def test_int8_is_near_and_not_equal():
+    model = made("llama")
+    model.head.weight.data.mul_(0.1)
+    tokens = torch.arange(40)[None]
+    ours, theirs = Decoder(model, weights="int8")(tokens).clone(), model(tokens).detach()
+    off = (ours - theirs).norm() / theirs.norm()
+    assert 0 < off < 0.05
+
+
+def test_what_it_cannot_do_is_one_line():
+    with pytest.raises(CourseError, match="int8"):
+        Decoder(made("llama"), weights="int4")
+    with pytest.raises(CourseError, match="multiples of 32"):
+        Decoder(made("wide, with odd sizes"), weights="int8")
+    with pytest.raises(CourseError, match="attention weights"):
+        Decoder(made("llama"))(torch.tensor([[1, 2]]), return_attention=True)
+    with pytest.raises(CourseError, match="move the model"):
+        Decoder(made("llama")).double()
+    with pytest.raises(CourseError, match="block_size"):
+        Decoder(made("llama"))(torch.zeros(1, 49, dtype=torch.long))
+
+
+def test_without_onednn_it_lays_out_plain_columns(monkeypatch):
+    model, tokens = made("llama"), torch.arange(9)[None].repeat(3, 1)
+    monkeypatch.setattr(decoding.Packed, "there", staticmethod(lambda: False))
+    fast = Decoder(model, rows=3)
+    assert isinstance(fast.blocks[0].qkv, decoding.Columns)
+    torch.testing.assert_close(fast(tokens).clone(), model(tokens).detach(), atol=2e-4, rtol=2e-4)
