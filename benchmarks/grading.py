@@ -1,0 +1,241 @@
+"""Grading beside nbgrader and otter-grader: seconds a submission of four exercises, and their ratios.
+
+    python benchmarks/grading.py [--submissions 15] [--many 1000] [--out FILE.json]
+
+The same submissions, right answers and classic mistakes, are graded by all three in one run, one core each, one after
+another, with the same checks: the peers call them in a test cell or file, in the learner's own process, as they do.
+nbgrader is part of the course's environment; otter-grader gets one of its own under build/. --many grades a class of
+that size with all cores and watches the memory of the whole process tree.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import venv
+import zipfile
+from pathlib import Path
+
+import nbformat
+import psutil
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lib.course.lessons import ROOT, find
+from lib.grading.answers import answer, mutant_source, reference_source
+from lib.grading.exercise import exercise
+from lib.grading.notebook import solve
+
+EXERCISES = ("02.causal_mask", "02.attention", "03.split_heads", "04.count_params")
+OTTER = "otter-grader==7.0.0"
+JUDGED = "evaluate(exercise({id!r}), {name}).points"
+HERE = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # nbgrader calls alembic by its bare name
+QUIET = {"OMP_NUM_THREADS": "1", "PATH": HERE, "PYTHONWARNINGS": "ignore", "JUPYTER_PLATFORM_DIRS": "1"}
+USES = "from lib.grading.check import evaluate\nfrom lib.grading.exercise import exercise\n"
+PRELUDE = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\ntorch.set_num_threads(1)"
+
+
+def sources(seed: int) -> dict[str, str]:
+    """One learner's answers: most right, some a classic mistake."""
+    rng = random.Random(seed)
+    return {
+        id: reference_source(id) if rng.random() < 0.7 else mutant_source(id, rng.choice(answer(id).mutants).name)
+        for id in EXERCISES
+    }
+
+
+def ours(folder: Path, n: int) -> None:
+    """A class as `course grade` takes it: the real lessons, solved."""
+    lessons = {lesson: nbformat.read(lesson.path, as_version=4) for lesson in find(["02", "03", "04"])}
+    for i in range(n):
+        answers = sources(i)
+        (folder / f"learner{i:04}").mkdir(parents=True)
+        for lesson, nb in lessons.items():
+            here = {id: text for id, text in answers.items() if id[:2] == lesson.number}
+            nbformat.write(solve(nb, here), folder / f"learner{i:04}" / lesson.path.name)
+
+
+def run(command: list[str], cwd: Path, allowed: tuple[int, ...] = (0,), **env: str) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, **QUIET, **env}, capture_output=True, text=True
+    )
+    if done.returncode not in allowed:
+        raise RuntimeError(f"{' '.join(command)}: {done.stdout[-500:]} {done.stderr[-1500:]}")
+    return time.perf_counter() - began
+
+
+def course(arguments: list[str], cwd: Path) -> float:
+    main = "import sys; from lib.course.cli import main; main(sys.argv[1:])"
+    return run([sys.executable, "-c", main, *arguments], cwd, allowed=(0, 1))
+
+
+def warm(n: int) -> float:
+    """Seconds a submission once everything is loaded, on one core."""
+    import torch
+
+    from lib.grading.judge import judge
+    from lib.grading.reading import read
+    from lib.grading.sandbox import Sandbox
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as place, Sandbox() as sandbox:
+        ours(Path(place), n)
+        learners = [sorted(folder.iterdir()) for folder in sorted(Path(place).iterdir())]
+
+        def grade(paths: list[Path]) -> None:
+            for path in paths:
+                judge(read(path).cells, "x", path.name[:2], str(path), "", sandbox, 1)
+
+        grade(learners[0])
+        began = time.perf_counter()
+        for paths in learners:
+            grade(paths)
+        return (time.perf_counter() - began) / n
+
+
+def nbgrader(n: int, place: Path) -> float:
+    """Seconds a submission by `nbgrader autograde`."""
+
+    def cell(source: str, id: str, **flags) -> nbformat.NotebookNode:
+        made = new_code_cell(source, id=id)
+        about = {"grade_id": id, "schema_version": 3, "grade": False, "solution": False, "locked": False, "task": False}
+        made.metadata["nbgrader"] = about | flags
+        return made
+
+    def notebook(answers: dict[str, str]) -> nbformat.NotebookNode:
+        cells = [new_code_cell(PRELUDE, id="prelude")]
+        for id in EXERCISES:
+            key, e = id.replace(".", "-"), exercise(id)
+            test = f"{USES}points = {JUDGED.format(id=id, name=e.name)}\npoints"
+            cells.append(cell(answers.get(id, e.stub), key, solution=True))
+            cells.append(cell(test, f"{key}-check", grade=True, locked=True, points=e.points))
+        return new_notebook(
+            cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        )
+
+    (place / "source/ps").mkdir(parents=True)
+    nbformat.write(notebook({}), place / "source/ps/ps.ipynb")
+    (place / "nbgrader_config.py").write_text(
+        "c = get_config()\nc.ClearSolutions.enabled = False\nc.CourseDirectory.course_id = 'course'\n"
+    )
+    tool = [sys.executable, "-m", "nbgrader"]
+    run([*tool, "generate_assignment", "ps", "--create"], place)
+    for i in range(n):
+        folder = place / f"submitted/learner{i:04}/ps"
+        folder.mkdir(parents=True)
+        nbformat.write(notebook(sources(i)), folder / "ps.ipynb")
+    taken = run([*tool, "autograde", "ps", "--create"], place)
+    graded = len(list((place / "autograded").glob("*/ps/ps.ipynb")))
+    if graded != n:
+        raise RuntimeError(f"nbgrader graded {graded} of {n}")
+    return taken / n
+
+
+def otter(n: int, place: Path, home: Path) -> float:
+    """Seconds a submission by `otter run`, which grades one at a time; its containers would cost more."""
+    python = home / "bin/python"
+    if not (home / "ready").exists():
+        shutil.rmtree(home, ignore_errors=True)
+        venv.create(home, with_pip=True)
+        site = next((home / "lib").glob("python*/site-packages"))
+        ours_too = [path for path in sys.path if path.endswith("site-packages")]
+        (site / "course.pth").write_text("\n".join([*ours_too, str(ROOT)]))  # torch is installed once
+        subprocess.run([python, "-m", "pip", "install", "-q", OTTER], check=True, capture_output=True)
+        (home / "ready").touch()
+    with zipfile.ZipFile(place / "autograder.zip", "w") as archive:
+        archive.writestr("otter_config.json", json.dumps({"seed": None, "lang": "python"}))
+        archive.writestr("requirements.txt", "")
+        for id in EXERCISES:
+            e = exercise(id)
+            archive.writestr(f"tests/{e.name}.py", (
+                f"from otter.test_files import test_case\n{USES}OK_FORMAT = False\nname = {e.name!r}\n"
+                f"points = {e.points}\n\n@test_case(points={e.points}, hidden=False)\ndef test(env):\n"
+                f"    assert {JUDGED.format(id=id, name=f'env[{e.name!r}]')} == {e.points}\n"
+            ))  # fmt: skip
+    (place / "out").mkdir()
+    began = time.perf_counter()
+    for i in range(n):
+        answers = sources(i)
+        cells = [new_code_cell(PRELUDE), *(new_code_cell(answers[id]) for id in EXERCISES)]
+        spec = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(new_notebook(cells=cells, metadata=spec), place / "submission.ipynb")
+        command = [str(home / "bin/otter"), "run", "--no-logo", "-a", "autograder.zip", "submission.ipynb", "-o", "out"]
+        run(command, place, PATH=f"{home / 'bin'}:{os.environ['PATH']}")
+        result = json.loads((place / "out/results.json").read_text())
+        if len(result["tests"]) < len(EXERCISES):
+            raise RuntimeError(f"otter graded {len(result['tests'])} of {len(EXERCISES)} exercises with {python}")
+    return (time.perf_counter() - began) / n
+
+
+def many(n: int, place: Path) -> dict:
+    """A whole class on all cores: seconds, and the memory of all processes together at three moments."""
+    ours(place / "class", n)
+    main = "import sys; from lib.course.cli import main; main(sys.argv[1:])"
+    began = time.perf_counter()
+    command = [sys.executable, "-c", main, "grade", "class", "--out", "grades"]
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    seen: list[float] = []
+
+    def watch() -> None:
+        root = psutil.Process(process.pid)
+        while process.poll() is None:
+            total = 0
+            for each in [root, *root.children(recursive=True)]:
+                try:
+                    total += each.memory_info().rss - each.memory_info().shared
+                except psutil.Error:
+                    continue
+            seen.append(total / 2**20)
+            time.sleep(0.5)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    process.wait()
+    seconds = time.perf_counter() - began
+    thread.join()
+    part = max(1, len(seen) // 10)
+    at = {share: round(sorted(seen[i : i + part])[part // 2]) for share, i in
+          (("20 %", len(seen) // 5), ("50 %", len(seen) // 2), ("90 %", len(seen) - part))}  # fmt: skip
+    return {"submissions": n, "seconds": seconds, "MiB": at}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--submissions", default=15, type=int)
+    parser.add_argument("--many", default=0, type=int, help="grade a class of this size too")
+    parser.add_argument("--out", default="build/benchmarks/grading.json", type=Path)
+    options = parser.parse_args()
+    n, home = options.submissions, ROOT / "build/benchmarks/otter"
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        ours(place / "class", n)
+        seconds["ours, warm"] = warm(n)
+        seconds["ours, from the command line"] = course(["grade", "class", "--out", "out", "--jobs", "1"], place) / n
+        (place / "nbgrader").mkdir()
+        seconds["nbgrader 0.9.6"] = nbgrader(n, place / "nbgrader")
+        (place / "otter").mkdir()
+        try:
+            seconds["otter-grader 7.0.0"] = otter(n, place / "otter", home)
+        except (subprocess.CalledProcessError, OSError) as error:
+            print(f"otter-grader could not be installed here: {error}")
+        report: dict = {"submissions": n, "seconds": seconds}
+        if options.many:
+            report["class"] = many(options.many, place)
+    for name, taken in seconds.items():
+        print(f"{name:30} {taken:7.3f} s a submission {taken / seconds['ours, warm']:7.1f} x")
+    if options.many:
+        c = report["class"]
+        print(f"{c['submissions']} submissions: {c['seconds']:.0f} s on all cores; memory, MiB: {c['MiB']}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
