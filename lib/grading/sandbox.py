@@ -52,6 +52,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 START = 120.0  # seconds for the warm process to load torch on a busy machine
+STARTS = 3  # tries to start a warm process that is killed meanwhile
 RESTARTS = 3  # how often one exercise may crash and go on
 
 
@@ -196,6 +197,18 @@ class Sandbox:
         self._control = self._process = None
 
     def _start(self) -> None:
+        for attempt in range(STARTS):
+            why, killed = self._try_to_start()
+            if not why:
+                return
+            if not killed or attempt == STARTS - 1:
+                raise CourseError(
+                    f"the sandbox does not start ({why}); docs/grading.md says what it needs, --unsandboxed does "
+                    "without, for submissions that you trust"
+                )
+
+    def _try_to_start(self) -> tuple[str, bool]:
+        """Why it does not start ("" if it does), and whether it ended without a word, as what is killed does."""
         self.close()
         if self.isolated:
             line = command(self.hidden)
@@ -219,10 +232,8 @@ class Sandbox:
                 text = said.read().decode("utf-8", "replace").strip().splitlines()
                 why = (hello or {}).get("error") or (text[-1] if text else "it ended without a word")
                 self.close()
-                raise CourseError(
-                    f"the sandbox does not start ({why}); docs/grading.md says what it needs, --unsandboxed does "
-                    "without, for submissions that you trust"
-                )
+                return why, not hello and not text
+        return "", False
 
     def _line(self) -> dict | None:
         """One line of JSON from the warm process; None if it is gone."""
