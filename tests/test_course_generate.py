@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lib import generation, pretrained
 from lib.course.cli import main
-from lib.tokenizer import BPETokenizer
+from lib.tokenizer import BPETokenizer, CharTokenizer
 from lib.transformer import Config, Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,9 +66,12 @@ def test_by_default_it_writes_until_the_block_is_full(folder, capsys):
     assert len(capsys.readouterr().out) == len("a b") + 14 + 1
 
 
-def test_a_model_that_the_course_trained(tmp_path, capsys):
-    tokenizer = BPETokenizer.train("to be or not to be", 260)
-    pretrained.save(Transformer(Config.llama(vocab_size=260, block_size=32, n_layer=1, n_head=2, d_model=8)), tmp_path)
+@pytest.mark.parametrize("kind", [CharTokenizer, BPETokenizer])
+def test_a_model_that_the_course_trained(kind, tmp_path, capsys):
+    text = "to be or not to be"
+    tokenizer = kind.train(text) if kind is CharTokenizer else kind.train(text, 260)
+    V = tokenizer.vocab_size
+    pretrained.save(Transformer(Config.llama(vocab_size=V, block_size=32, n_layer=1, n_head=2, d_model=8)), tmp_path)
     tokenizer.save(tmp_path / "course_tokenizer.json")
     assert ended("--model", str(tmp_path), "--prompt", "to be", "--max-new-tokens", "4") == 0
     assert capsys.readouterr().out.startswith("to be")

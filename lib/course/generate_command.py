@@ -64,7 +64,7 @@ def generate(
 def _load(source: str):
     from lib.decoding import Decoder
     from lib.pretrained import ChatTokenizer, load
-    from lib.tokenizer import BPETokenizer
+    from lib.tokenizer import load as load_tokenizer
 
     if source == "smollm2":
         from lib.catalogue import smollm2_folder
@@ -77,7 +77,7 @@ def _load(source: str):
     model = load(folder)
     trained = folder / "course_tokenizer.json"
     try:
-        tokenizer = BPETokenizer.load(trained) if trained.exists() else ChatTokenizer(folder)
+        tokenizer = load_tokenizer(trained) if trained.exists() else ChatTokenizer(folder)
     except CourseError:
         raise
     except Exception as problem:  # the tokenizers library raises bare Exceptions
