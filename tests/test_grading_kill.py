@@ -39,8 +39,9 @@ def learners(tmp_path_factory):
 def start(few, out, *options):
     """The command, in a process group of its own, as a terminal starts it."""
     line = [sys.executable, "-c", COURSE, "grade", str(few.folder), "--out", str(out), "--seed", "7", "-j", "2"]
-    return subprocess.Popen([*line, *options], env=os.environ | FRUGAL, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+    with open(few.top / "said", "wb") as said:
+        return subprocess.Popen([*line, *options], env=os.environ | FRUGAL, stdout=said, stderr=said,
+                                start_new_session=True)  # fmt: skip
 
 
 def grades(out, db="gradebook.sqlite"):
@@ -121,7 +122,7 @@ def test_parts_killed_while_it_runs(what, learners, tmp_path):
         found = grades(tmp_path)
         assert found <= learners.undisturbed
         if what == "sandboxes":  # not even one exercise is lost to it
-            assert status == 0 and found == learners.undisturbed
+            assert status == 0 and found == learners.undisturbed, (learners.top / "said").read_text()
         assert start(learners, tmp_path).wait() == 0
     assert grades(tmp_path) == learners.undisturbed
     assert killed >= PARTS // 2, "it was over too soon to show anything"

@@ -52,7 +52,7 @@ ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 START = 120.0  # seconds for the warm process to load torch on a busy machine
-STARTS = 3  # tries to start a warm process that is killed meanwhile
+STARTS = 8  # tries to start a warm process that is killed meanwhile
 RESTARTS = 3  # how often one exercise may crash and go on
 
 
