@@ -1,8 +1,13 @@
 """What several test files share."""
 
+import signal
+
 import pytest
 
 from lib.device import threads
+
+# Where tests are started in the background, Ctrl-C is ignored, here and in all that they start; several send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

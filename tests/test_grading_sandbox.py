@@ -186,9 +186,10 @@ def test_nothing_is_left_for_the_next_answer(box):
         "    return ctypes.CDLL(None).shmget(4711, 4096, 0o1666)"
     )
     look = (
-        "    import ctypes, os, socket\n    s = socket.socket(socket.AF_UNIX)\n    there = []\n"
+        "    import ctypes, os, socket, sys\n    s = socket.socket(socket.AF_UNIX)\n    there = []\n"
         "    try:\n        s.connect('\\0left'); there.append('socket')\n    except OSError: pass\n"
-        "    return there + os.listdir('/tmp') + os.listdir('/dev/shm') + [ctypes.CDLL(None).shmget(4711, 4096, 0)]"
+        "    there += [n for n in os.listdir('/tmp') if not sys.prefix.startswith(f'/tmp/{n}/')]\n"  # Python itself
+        "    return there + os.listdir('/dev/shm') + [ctypes.CDLL(None).shmget(4711, 4096, 0)]"
     )
     with f(box, leave) as answer:
         assert answer() == -1  # shared memory that outlives its process is refused at once

@@ -147,12 +147,10 @@ class Work:
         ours = {lesson.path.name for lesson in series()}  # not a copy of it
         for lesson, several in handed_in.items():
             # A pasted cell brings its id along: of several notebooks, the one that is of the lesson most of all counts.
-            share, path, file = max(several, key=lambda one: (one[1].name in ours, home(one[1]) == lesson, one[0]))
+            _, path, file = max(several, key=lambda one: (one[1].name in ours, home(one[1]) == lesson, one[0]))
             for other, left_out, _ in several:
                 if left_out != path and other >= 0.5:
                     self.notes.append((who, left_out, f"a second notebook of lesson {lesson}; {path.name} counts"))
-            if share < 0.5 and home(path) not in ("", lesson):
-                continue  # cells of another lesson, in a notebook that is of its own
             wanted = {e.id: e.version for e in exercises(lesson)}
             graded = {} if self.regrade else self.book.graded(who, lesson, file.digest, isolated=self.isolated)
             todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
