@@ -3,7 +3,7 @@
 import torch
 
 from lib.grading.exercise import Exercise, Property
-from lib.grading.properties import close, integer, number, require, truth
+from lib.grading.properties import close, integer, number, require, verdicts
 
 # --- longest_path -------------------------------------------------------------------------------------------
 
@@ -314,63 +314,48 @@ def _for_two(rank, size, rows):
     return _in_one_piece(rank, size, rows) if size <= 2 else _in_one_piece(min(rank, 1), 2, rows)
 
 
-def _verdicts(answer, rng, *functions):
-    """What the learner's test says of each, asked in an order of our own drawing."""
-    said = {}
-    for i in torch.randperm(len(functions), generator=rng).tolist():
-        share = functions[i]
-        said[share] = truth(answer(lambda rank, size, rows, share=share: share(rank, size, rows)))
-    return said
-
-
-def _convicts(answer, rng, **wrong):
-    """Each wrong one must be found, and the right ones acquitted: a constant earns nothing."""
-    names = {f"_{name}": says for name, says in wrong.items()}
-    functions = [globals()[name] for name in names]
-    said = _verdicts(answer, rng, *functions, _in_one_piece, _every_nth)
-    for function, says in zip(functions, names.values(), strict=True):
-        require(said[function], says)
-    require(not said[_in_one_piece], "It says True to a correct share: each process gets the next few rows in one "
-                                     "piece.")
-    require(not said[_every_nth], "It says True to a correct share: process 0 of 2 gets rows 0, 2, 4, … and process 1 "
-                                  "the others. Any division will do in which each row is somebody's, once.")
+def _tell(answer, rng, *wrong):
+    """The learner's verdicts on wrong divisions and on two right ones. wrong: (function, what acquitting it means)."""
+    right = [
+        (_in_one_piece, False, "It says True to a correct share: each process gets the next few rows in one piece."),
+        (_every_nth, False, "It says True to a correct share: process 0 of 2 gets rows 0, 2, 4, … and process 1 the "
+                            "others. Any division will do in which each row is somebody's, once."),
+        (_backwards, False, "It says True to a correct share whose rows come in another order. Compare what all "
+                            "processes have together, sorted."),
+    ]  # fmt: skip
+    # A lambda has no telling name.
+    verdicts(lambda share: answer(lambda rank, size, rows: share(rank, size, rows)), rng,
+             [*((function, True, says) for function, says in wrong), *right])
 
 
 def _share_right(answer, rng):
-    _convicts(answer, rng, counts_from_one="It says False to a version whose rows begin at 1: row 0 is nobody's, and "
-                                           "one row does not exist.")
-    said = _verdicts(answer, rng, _backwards, _every_nth)
-    require(not any(said.values()), "It says True to a correct share whose rows come in another order. Compare what "
-                                    "all processes have together, sorted.")
+    _tell(answer, rng, (_counts_from_one, "It says False to a version whose rows begin at 1: row 0 is nobody's, and "
+                                          "one row does not exist."))
 
 
 def _share_same(answer, rng):
-    _convicts(
-        answer, rng,
-        all_the_same="It says False to the classic: every process reads the *same* rows. Look at what all processes "
-                     "have together, not at one.",
-        everything="It says False to a version in which every process reads *all* rows.",
-    )  # fmt: skip
+    _tell(answer, rng,
+          (_all_the_same, "It says False to the classic: every process reads the *same* rows. Look at what all "
+                          "processes have together, not at one."),
+          (_everything, "It says False to a version in which every process reads *all* rows."))
 
 
 def _share_rest(answer, rng):
-    _convicts(
-        answer, rng,
-        drops_the_rest="It says False to a version that drops the rows that are left over. Try a number of rows that "
-                       "does not divide evenly.",
-        fills_up="It says False to a version that fills up with rows that it has given away already. Try a number of "
-                 "rows that does not divide evenly.",
-    )  # fmt: skip
+    _tell(answer, rng,
+          (_drops_the_rest, "It says False to a version that drops the rows that are left over. Try a number of rows "
+                            "that does not divide evenly."),
+          (_fills_up, "It says False to a version that fills up with rows that it has given away already. Try a number "
+                      "of rows that does not divide evenly."))
 
 
 def _share_even(answer, rng):
-    _convicts(answer, rng, rest_to_the_last="It says False to a version in which one process gets far more than the "
-                                            "others, who then wait for it. Shares may differ by one row at most: try, "
-                                            "say, 4 processes and 11 rows.")
+    _tell(answer, rng, (_rest_to_the_last, "It says False to a version in which one process gets far more than the "
+                                           "others, who then wait for it. Shares may differ by one row at most: try, "
+                                           "say, 4 processes and 11 rows."))
 
 
 def _share_many(answer, rng):
-    _convicts(answer, rng, for_two="It says False to a version that is right for one or two processes only.")
+    _tell(answer, rng, (_for_two, "It says False to a version that is right for one or two processes only."))
 
 
 CATCHES_WRONG_SHARE = Exercise(
