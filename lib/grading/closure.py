@@ -52,6 +52,20 @@ def _magic(line: str) -> bool:
     return line.startswith(("%", "!", "?")) or (line.endswith("?") and not line.startswith("#"))
 
 
+def remembered(function):
+    """Keep on a node what was found out about it: the cells of a class are read once, but asked about often."""
+    key = "_" + function.__name__
+
+    @functools.wraps(function)
+    def ask(node):
+        if not hasattr(node, key):
+            setattr(node, key, function(node))
+        return getattr(node, key)
+
+    return ask
+
+
+@remembered
 def bound(statement: ast.stmt) -> set[str]:
     """The names that a top-level definition, import or assignment gives a meaning to; none for other statements."""
     if isinstance(statement, DEFINITION):
@@ -81,12 +95,22 @@ def _simple(statement: ast.stmt) -> bool:
     return isinstance(statement, SIMPLE)
 
 
+@remembered
 def used(node: ast.AST) -> set[str]:
     """Every name that a piece of code reads from around it: not a function's own arguments and variables."""
     try:
         return _free(node)
     except RecursionError:  # deeper than code is: then all that it names
         return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+@remembered
+def unparsed(statement: ast.stmt) -> str:
+    """The statement as code again; "" for one that cannot be written down (too deep, or a number too long)."""
+    try:
+        return ast.unparse(statement)
+    except (RecursionError, ValueError):
+        return ""
 
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda

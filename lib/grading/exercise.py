@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lib.errors import CourseError
-from lib.grading.closure import bound, digest, parse
+from lib.grading.closure import bound, digest, parse, remembered
 
 # What an answer may use without importing it. The lesson has; whoever runs an answer alone runs this first.
 PRELUDE = "import math\n\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
@@ -124,7 +124,7 @@ class Exercise:
     def lesson(self):
         return self.id[:2]
 
-    @property
+    @functools.cached_property
     def is_value(self):
         """Whether the answer is a value, such as a letter or a number, and not a function or a class."""
         return not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(self.stub).body)
@@ -147,10 +147,14 @@ def defines(source, name):
 
 def unsolved(source):
     """Whether an answer's source still raises a bare NotImplementedError somewhere, or sets a name to `...`."""
-    body = parse(source)
-    if any(isinstance(s, ast.Assign) and isinstance(s.value, ast.Constant) and s.value.value is ... for s in body):
+    return any(_left_open(statement) for statement in parse(source))
+
+
+@remembered
+def _left_open(statement):
+    if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant) and statement.value.value is ...:
         return True
-    raised = [node.exc for s in body for node in ast.walk(s) if isinstance(node, ast.Raise)]
+    raised = [node.exc for node in ast.walk(statement) if isinstance(node, ast.Raise)]
     raised = [exc.func if isinstance(exc, ast.Call) and not exc.args else exc for exc in raised]
     return any(isinstance(exc, ast.Name) and exc.id == "NotImplementedError" for exc in raised)
 

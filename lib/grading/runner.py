@@ -38,25 +38,24 @@ class Refused(Exception):
 
 
 def keep(control: socket.socket, isolated: bool) -> None:
-    """Fork runners as the judge orders, watch what they use, and end them without a trace."""
-    running: Running | None = None
+    """Make runners as the judge orders, watch what the one that works uses, and end it without a trace."""
+    runners: list[Running] = []  # the one that works, and the one that waits for an answer
     while True:
-        ready, _, _ = select.select([control], [], [], TICK if running else None)
+        ready, _, _ = select.select([control], [], [], TICK if runners else None)
         if not ready:
-            running.watch()
+            runners[0].watch(runners[1:])
             continue
         order, fds = _order(control)
         if order is None:  # the judge is gone
-            if running:
-                running.end()
+            for runner in runners:
+                runner.end()
             return
+        said = {"left": 0}
         if order["do"] == "start":
-            running = Running(fds.pop(), order["limits"], isolated)
-            answer = {"started": True}
+            runners.append(Running(fds.pop(), order["limits"], isolated))
         else:
-            answer = running.end(order["gone"]) if running else {}
-            running = None
-        control.sendall(json.dumps(answer).encode() + b"\n")
+            said = runners.pop(0).end(order["gone"], runners)
+        control.sendall(json.dumps(said).encode() + b"\n")
 
 
 def _order(control: socket.socket):
@@ -79,11 +78,11 @@ class Running:
             _become_runner(channel, limits, isolated)
         os.close(channel)
 
-    def watch(self) -> None:
+    def watch(self, spared: list["Running"]) -> None:
         """Kill everything at once when, all processes together, a limit is passed."""
         if not self.isolated:
             return
-        others = _others()
+        others = _others(spared)
         held = [_memory(pid) for pid in others]
         memory = sum(max(0, own - self.base) for own, _ in held)
         # Memory that processes share may be in nobody's own: what they have mapped is limited too.
@@ -96,10 +95,10 @@ class Running:
         ):
             if passed and not self.why:
                 self.why = what
-                self._kill()
+                self._kill(spared)
 
-    def end(self, gone: bool = False) -> dict:
-        """Kill all that is left. Says why it had ended by itself, "" if it had not.
+    def end(self, gone: bool = False, spared: list["Running"] = ()) -> dict:
+        """Kill all that is left but those spared. Says why it had ended by itself, "" if it had not.
 
         gone: the judge has seen the line close, so the process is ending, or pretends to.
         """
@@ -107,28 +106,29 @@ class Running:
         while (done := os.waitpid(self.pid, os.WNOHANG))[0] == 0 and time.monotonic() < patience:
             time.sleep(0.002)
         alive, status = done[0] == 0, done[1]
-        self._kill()
+        self._kill(spared)
         if alive:
             # The first process of a namespace is gone only when all the others are.
             _, status = os.waitpid(self.pid, 0)
         code = os.waitstatus_to_exitcode(status)
         if not self.why and not alive:
             self.why = f"signal {-code}" if code < 0 else f"exit {code}"
-        return {"why": self.why, "memory": self.peak, "left": len(_others()) if self.isolated else 0}
+        return {"why": self.why, "memory": self.peak, "left": len(_others(spared)) if self.isolated else 0}
 
-    def _kill(self) -> None:
+    def _kill(self, spared: list["Running"]) -> None:
         if not self.isolated:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             return
-        for pid in _others():
+        for pid in _others(spared):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _others() -> list[int]:
-    """Every process in sight but bubblewrap's first and this one."""
-    return [pid for name in os.listdir("/proc") if name.isdecimal() and (pid := int(name)) not in (1, os.getpid())]
+def _others(spared: list[Running]) -> list[int]:
+    """Every process in sight but bubblewrap's first, this one and those spared, which have started none."""
+    ours = {1, os.getpid(), *(runner.pid for runner in spared)}
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) not in ours]
 
 
 def _stat(pid) -> list[str]:
@@ -390,7 +390,7 @@ def _pristine(value, torch):
 def _same(a, b, torch) -> bool:
     if isinstance(a, torch.Tensor):
         same = isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype
-        return same and bool(((a == b) | ((a != a) & (b != b))).all())
+        return same and (torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all()))
     if isinstance(a, list):
         same = isinstance(b, list | tuple) and len(a) == len(b)
         return same and all(_same(x, y, torch) for x, y in zip(a, b, strict=True))

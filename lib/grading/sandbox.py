@@ -179,6 +179,9 @@ class Sandbox:
         self.limits, self.isolated, self.hidden = limits or Limits(), isolated, hidden
         self._process: subprocess.Popen | None = None
         self._control: socket.socket | None = None
+        self._spare: socket.socket | None = None  # the line to a runner that has no answer yet
+        self._said: dict | None = None
+        self._waiting = False
         self._start()
 
     def __enter__(self) -> "Sandbox":
@@ -189,17 +192,19 @@ class Sandbox:
 
     def close(self) -> None:
         """End the warm process and all below it."""
-        if self._control:
-            self._control.close()
+        for line in (self._spare, self._control):
+            if line:
+                line.close()
         if self._process:
             self._process.kill()
             self._process.wait()
-        self._control = self._process = None
+        self._control = self._process = self._spare = None
 
     def _start(self) -> None:
         for attempt in range(STARTS):
             why, killed = self._try_to_start()
             if not why:
+                self._prepare()
                 return
             if not killed or attempt == STARTS - 1:
                 raise CourseError(
@@ -247,36 +252,47 @@ class Sandbox:
             return None
         return json.loads(data)
 
-    def _order(self, order: dict, fd: int | None = None) -> dict | None:
-        try:
-            line = json.dumps(order).encode()
-            socket.send_fds(self._control, [line], [] if fd is None else [fd])
-        except OSError:
-            return None
-        return self._line()
+    def _tell(self, order: dict, fd: int | None = None) -> None:
+        """Give the warm process an order; `_told` waits for what it says to it."""
+        with contextlib.suppress(OSError):  # then it says nothing
+            socket.send_fds(self._control, [json.dumps(order).encode()], [] if fd is None else [fd])
+        self._waiting = True
+
+    def _told(self) -> dict | None:
+        """What the warm process says to the last order; None if it is gone."""
+        if self._waiting:
+            self._said, self._waiting = self._line(), False
+        return self._said
+
+    def _prepare(self) -> None:
+        """Have a runner made, for the answer that comes next."""
+        self._spare, theirs = socket.socketpair()
+        with theirs:
+            self._tell({"do": "start", "limits": asdict(self.limits)}, theirs.fileno())
 
     @contextlib.contextmanager
     def channel(self, deadline: float) -> Iterator["Channel"]:
-        """A fresh runner. If the warm process has died, another is started first."""
-        for attempt in range(2):
-            ours, theirs = socket.socketpair()
-            with theirs:
-                started = self._order({"do": "start", "limits": asdict(self.limits)}, theirs.fileno())
-            if started:
+        """A fresh runner. If the warm process has died, or something is left in it, another is started first.
+
+        Nobody waits for a runner to be made or ended: the next one is made while this one works.
+        """
+        for _ in range(2):
+            said = self._told()
+            if said and not said["left"]:
                 break
-            ours.close()
-            if attempt:
-                raise CourseError("the sandbox died twice in a row; see docs/grading.md")
             self._start()
-        line = Channel(ours, deadline)
+        else:
+            raise CourseError("the sandbox died twice in a row; see docs/grading.md")
+        line = Channel(self._spare, deadline)
+        self._prepare()
         try:
             yield line
         finally:
-            ours.close()
-            ended = self._order({"do": "end", "gone": line.gone})
-            if ended is None or ended["left"]:
-                self._start()  # it, or something in it, is not as it should be
-            line.why = (ended or {"why": "keeper"})["why"]
+            line.socket.close()
+            self._told()
+            self._tell({"do": "end", "gone": line.gone})
+            if line.failed:
+                line.why = (self._told() or {"why": "keeper"})["why"]
 
     def load(self, code: Code, seed: int = 0) -> "RemoteAnswer":
         """The answer that `code` defines, ready to be called."""
@@ -284,10 +300,11 @@ class Sandbox:
 
 
 class Channel:
-    """The line to one runner. why: how the runner ended, known once the line is closed."""
+    """The line to one runner. failed: something went wrong on it; then `why`, once it is closed, says how the runner
+    ended. gone: the other end closed it."""
 
     def __init__(self, socket: socket.socket, deadline: float):
-        self.socket, self.deadline, self.why, self.gone = socket, deadline, "", False
+        self.socket, self.deadline, self.why, self.gone, self.failed = socket, deadline, "", False, False
 
 
 WHY = {
@@ -400,6 +417,7 @@ class RemoteAnswer:
             self._gone("late")
 
     def _gone(self, why: str):
+        self._line.failed = True
         self.close()
         why = why or self._line.why
         self.lost |= self._line.why == "keeper"

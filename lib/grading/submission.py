@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lib.course.lessons import series, source
 from lib.errors import CourseError
-from lib.grading.closure import bound, needed, parse, plain, used
+from lib.grading.closure import bound, needed, parse, plain, unparsed, used
 from lib.grading.exercise import Exercise, defines, exercises, unsolved
 from lib.grading.notebook import place
 from lib.grading.reading import Cell
@@ -134,15 +134,9 @@ def answer(cells: tuple[Cell, ...], exercise: Exercise) -> Answer:
     rest = [c for i, c in enumerate(cells) if i != at and i not in own and not _passed_over(c)]
     statements = [s for c in rest for s in parse(c.source)]
     names = {name for s in parse(cell.source) for name in used(s)}
-    helpers = []
-    for statement in needed(statements, names):
-        if exercise.name in bound(statement):
-            continue  # the answer's own cell says what that is
-        try:
-            helpers.append(ast.unparse(statement))
-        except (RecursionError, ValueError):
-            continue
-    return Answer(Code(exercise.name, plain(cell.source), tuple(helpers)), notes)
+    # What the answer is, its own cell says.
+    helpers = [unparsed(s) for s in needed(statements, names) if exercise.name not in bound(s)]
+    return Answer(Code(exercise.name, plain(cell.source), tuple(filter(None, helpers))), notes)
 
 
 def _blank(cell: Cell, exercise: Exercise) -> bool:

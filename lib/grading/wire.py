@@ -20,6 +20,7 @@ import torch
 MOST_JSON = 8 * 2**20  # bytes: a list of a million numbers; more structure than any answer needs
 MOST_KEYS = 4096  # of one dictionary: with more, keys that collide on purpose would take the judge hours
 MOST_NUMBERS = 64 * 2**20  # bytes in all tensors of one frame
+USUAL = 2**16  # bytes; nearly every frame comes in one piece of at most that
 HEAD = struct.Struct(">II")
 DTYPES = {str(d).removeprefix("torch."): d for d in (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
@@ -56,13 +57,19 @@ def send(channel: socket.socket, message: dict, refer=None, deadline: float | No
 
 def receive(channel: socket.socket, resolve=None, deadline: float | None = None) -> dict:
     """The next message. resolve(dictionary) gives back what `refer` stood for. Raises Broken or Late."""
-    head, blob = HEAD.unpack(_read(channel, HEAD.size, deadline))
+    data = bytearray(USUAL)
+    got = _read(channel, data, 0, HEAD.size, deadline)
+    head, blob = HEAD.unpack_from(data)
+    size = HEAD.size + head + blob
     if head > MOST_JSON or blob > MOST_NUMBERS + MOST_JSON:
         raise Broken("a message larger than any right answer")
-    head, blob = _read(channel, head, deadline), _read(channel, blob, deadline)
+    data += bytes(max(0, size - USUAL))
+    got = _read(channel, data, got, size, deadline)
+    if got > size:  # the two ends take turns
+        raise Broken("more than one message")
     try:
-        tree = json.loads(head)
-        blob = memoryview(blob)
+        tree = json.loads(data[HEAD.size : size - blob])
+        blob = memoryview(data[size - blob : size])  # of its own, so that any dtype may start in it
         return {key: decode(value, blob, resolve) for key, value in tree.items()}
     except Exception as error:  # the sender may have made it so that any of the three stumbles
         raise Broken(f"no message: {type(error).__name__}") from None
@@ -153,10 +160,10 @@ def decode(value, blob: memoryview, resolve=None):
     return resolve(value)
 
 
-def _read(channel: socket.socket, size: int, deadline: float | None) -> bytearray:
-    data = bytearray(size)
-    view, got = memoryview(data), 0
-    while got < size:
+def _read(channel: socket.socket, data: bytearray, got: int, least: int, deadline: float | None) -> int:
+    """Fill `data` from `got` on until it holds at least so many bytes, or what more has come; returns how many."""
+    view = memoryview(data)
+    while got < least:
         _wait(channel, deadline)
         try:
             n = channel.recv_into(view[got:])
@@ -167,7 +174,7 @@ def _read(channel: socket.socket, size: int, deadline: float | None) -> bytearra
         if n == 0:
             raise Broken("the other end is gone")
         got += n
-    return data
+    return got
 
 
 def _wait(channel: socket.socket, deadline: float | None) -> None:
