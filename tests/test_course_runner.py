@@ -208,6 +208,11 @@ def test_measure_writes_the_bands_of_every_seed(tmp_path, monkeypatch):
     assert entry["presets"]["cpu"]["values"] == [1.5, 1.6] and entry["presets"]["cpu"]["band"] == [1.4, 1.7]
     assert expectations.seconds("05", "cpu") > 0
     before = (tmp_path / "expectations.json").read_text()
+    assert measure(lesson, "cpu", [5], 1, bands=False) == [] and expectations.seconds("05", "cpu") > 0
+    after = (tmp_path / "expectations.json").read_text()
+    assert json.loads(after)["claims"] == json.loads(before)["claims"]
+    assert "1 at a time" in after and "2 at a time" in before
+    before = after
     with pytest.raises(CourseError, match="05_training-seed-7, code cell 3: AssertionError; nothing written"):
         measure(lesson, "cpu", [7], 1)
     assert (tmp_path / "expectations.json").read_text() == before

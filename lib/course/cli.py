@@ -128,7 +128,8 @@ def run_command(
 @click.option("--preset", default="cpu", show_default=True, metavar="NAME", help="smoke, cpu or gpu.")
 @click.option("--seeds", default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds to run.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs side by side; default: one per core.")
-def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int | None) -> int:
+@click.option("--only-seconds", is_flag=True, help="Keep how long a run takes, and leave the bands as they are.")
+def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int | None, only_seconds: bool) -> int:
     """Measure the claims of lessons and write their bands to data/expectations.json.
 
     Runs each lesson once per seed, headless. A band is the least and the greatest value, widened by the margin
@@ -150,7 +151,7 @@ def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int |
     for lesson in lessons.find(names):
         with report.Progress(Console(stderr=True)) as progress:
             try:
-                entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress)
+                entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress, not only_seconds)
             except runner.Interrupted as interruption:
                 click.echo(f"course: interrupted; nothing written for {lesson.stem}", err=True)
                 return interruption.status

@@ -138,11 +138,21 @@ def update(
             "presets": dict(sorted(presets.items())),
         }
         changed.append({"id": key, **claims[key]})
+    _write(path, kept, lesson, preset, taken, machine)
+    return changed
+
+
+def keep_seconds(lesson: str, preset: str, taken: float, machine: str, path: Path | None = None) -> None:
+    """Write how long a lesson takes, and leave its bands as they are."""
+    path = path or BANDS
+    _write(path, _read(path), lesson, preset, taken, machine)
+
+
+def _write(path: Path, kept: dict, lesson: str, preset: str, taken: float, machine: str) -> None:
     kept["seconds"].setdefault(lesson, {})[preset] = {"seconds": round(taken, 1), "machine": machine}
     ordered = {name: dict(sorted(kept[name].items())) for name in ("seconds", "claims")}
     with _writing(path):
         write_json(path, {"about": ABOUT, **ordered})
-    return changed
 
 
 def check_writable(path: Path | None = None) -> None:
