@@ -2,11 +2,12 @@
 
     python benchmarks/generation.py [--batch 1 8] [--tokens 128] [--threads 1] [--repeats 5] [--out FILE.json]
 
-One process, the same threads, the two take turns at going first; each turn is preceded by a plain read of a large
-array, which says how fast memory is at that moment. Greedy texts must be identical. Prints medians, in wall and in
-CPU seconds (what a busy machine disturbs less), and writes the same as JSON. "of the read" is the bytes of all
-weights over the seconds of one decoding step, as a share of that read: 100 % would be nothing but reading. With one
-row, int8 weights are measured too: their speed, and the perplexity of a play that they cost.
+One process, the same threads, the two take turns at going first; around each turn a large array is copied, and
+summed, which says how fast memory is at that moment. Greedy texts must be identical. Prints medians, in wall and in
+CPU seconds (what a busy machine disturbs less), and writes the same as JSON. The bytes of all weights over the seconds
+of one decoding step are given as a share of both: of the copy, which is lesson 06's ceiling (bytes read and written),
+and of the sum, which only reads: its 100 % would be nothing but reading. With one row, int8 weights are measured too:
+their speed, and the perplexity of a play that they cost.
 """
 
 import argparse
@@ -60,24 +61,25 @@ def perplexity(model: Transformer, tokens: Tensor) -> float:
     return math.exp(sum(losses) / len(losses))
 
 
-def race(sides: dict[str, Callable[[int], Tensor]], tokens: int, repeats: int, bytes_read: dict[str, int]) -> dict:
-    """{side: {what: [a number a repeat]}}: seconds for `tokens` and for one step, and the share of a plain read."""
+def race(sides: dict[str, Callable[[int], Tensor]], tokens: int, repeats: int) -> dict:
+    """{side: {what: [a number a repeat]}}: seconds for `tokens` and for one step; memory's bytes a second."""
     array = torch.ones(2**27)  # 0.5 GB
-    times = {name: {"wall": [], "cpu": [], "step": [], "read": [], "share": []} for name in sides}
+    target = torch.zeros_like(array)
+    times = {name: {"wall": [], "cpu": [], "step": [], "read": [], "copy": []} for name in sides}
     texts = {name: write(tokens) for name, write in sides.items()}  # unmeasured, and warm from here on
     for name in ("ours", "transformers"):
         if not torch.equal(texts[name], texts["ours"]):
             raise SystemExit("the greedy tokens differ, so the times cannot be compared")
     for repeat in range(repeats):
         for name in list(sides) if repeat % 2 == 0 else list(reversed(sides)):
-            read = [timed(array.sum)[:2] for _ in range(5)]
+            plain = [[timed(work)[1] for work in (array.sum, lambda: target.copy_(array))] for _ in range(5)]
             first = timed(lambda name=name: sides[name](1))[:2]  # the prompt, and one token
             wall, cpu, _ = timed(lambda name=name: sides[name](tokens))
-            read += [timed(array.sum)[:2] for _ in range(5)]
-            speed = 4 * array.numel() / statistics.median(cpu for _, cpu in read)  # bytes a CPU second
+            plain += [[timed(work)[1] for work in (array.sum, lambda: target.copy_(array))] for _ in range(5)]
+            read, copy = (statistics.median(seconds) for seconds in zip(*plain, strict=True))
             step = (cpu - first[1]) / (tokens - 1)
             of = times[name]
-            for what, value in zip(of, (wall, cpu, step, speed, bytes_read[name] / step / speed), strict=True):
+            for what, value in zip(of, (wall, cpu, step, array.nbytes / read, 2 * array.nbytes / copy), strict=True):
                 of[what].append(value)
     return times
 
@@ -113,18 +115,21 @@ def main() -> None:
             tokens, attention_mask=mask, max_new_tokens=n, do_sample=False, pad_token_id=tokenizer.eos_id
         )
         bytes_read = {name: read // 4 if "int8" in name else read for name in sides}
-        times = race(sides, options.tokens, options.repeats, bytes_read)
+        times = race(sides, options.tokens, options.repeats)
         print(f"{rows} row(s), {options.tokens} new tokens, {options.threads} thread(s), median of {options.repeats}")
-        print(f"{'':14} {'wall s':>7} {'CPU s':>7} {'tokens/s':>9} {'read GB/s':>10} {'of the read':>12} "
-              f"{'x wall':>7} {'x CPU':>6}")
+        print(f"{'':14} {'wall s':>7} {'CPU s':>7} {'tokens/s':>9} {'copy GB/s':>10} {'of it':>6} "
+              f"{'read GB/s':>10} {'of it':>6} {'x wall':>7} {'x CPU':>6}")
         for name, of in times.items():
             median = {what: statistics.median(values) for what, values in of.items()}
+            for what in ("copy", "read"):
+                shares = (bytes_read[name] / step / speed for step, speed in zip(of["step"], of[what], strict=True))
+                median[f"of_{what}"] = statistics.median(shares)
             peer = times["transformers"]
             for clock in ("wall", "cpu"):  # the ratio of each turn's neighbours, not of the medians
                 median[f"ratio_{clock}"] = statistics.median(p / o for p, o in zip(peer[clock], of[clock], strict=True))
             print(f"{name:14} {median['wall']:7.2f} {median['cpu']:7.2f} {rows * options.tokens / median['cpu']:9.1f} "
-                  f"{median['read'] / 1e9:10.1f} {median['share']:12.0%} {median['ratio_wall']:7.2f} "
-                  f"{median['ratio_cpu']:6.2f}")
+                  f"{median['copy'] / 1e9:10.1f} {median['of_copy']:6.0%} {median['read'] / 1e9:10.1f} "
+                  f"{median['of_read']:6.0%} {median['ratio_wall']:7.2f} {median['ratio_cpu']:6.2f}")
             report["results"][f"{name}, {rows}"] = median | {"every_repeat": of}
         if rows == 1:
             text = torch.tensor(tokenizer.encode(corpus.shakespeare(corpus.FAMOUS)[:20_000]))[: 8 * 512]  # (N,)
