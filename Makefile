@@ -48,8 +48,8 @@ matrix: setup ## strict nbval under one and two threads, and with less of the pr
 lint: $(READY) ## style and mistakes, by ruff
 	$(BIN)/ruff check .
 
-bench: setup ## measure against peers, side by side
-	for b in benchmarks/[a-z]*.py; do $(BIN)/python $$b || exit 1; done
+bench: setup ## measure against peers, side by side; table and JSON under build/benchmarks
+	$(BIN)/python benchmarks
 
 lock: ## compile requirements.lock anew from requirements.txt (needs uv)
 	@{ echo "# Every package in an exact version, for Python 3.11 to 3.13 on Linux, macOS and Windows."; \

@@ -98,7 +98,7 @@ def main() -> None:
     theirs.generation_config.eos_token_id = None  # write all tokens, whatever they are
     read = 4 * count_parameters(ours)  # the tied embedding is read as the head
     report = dict(threads=options.threads, tokens=options.tokens, repeats=options.repeats, torch=torch.__version__,
-                  transformers=transformers.__version__, machine=platform.machine(), bytes=read, results={})
+                  transformers=transformers.__version__, machine=platform.machine(), bytes=read, results={}, table=[])
 
     for rows in options.batch:
         tokens, padding = left_pad([tokenizer.encode(prompt) for prompt in PROMPTS[:rows]], tokenizer.eos_id)  # (B, T)
@@ -131,6 +131,9 @@ def main() -> None:
                   f"{median['copy'] / 1e9:10.1f} {median['of_copy']:6.0%} {median['read'] / 1e9:10.1f} "
                   f"{median['of_read']:6.0%} {median['ratio_wall']:7.2f} {median['ratio_cpu']:6.2f}")
             report["results"][f"{name}, {rows}"] = median | {"every_repeat": of}
+            if name != "transformers":
+                what = f"SmolLM2, {options.tokens} new tokens, batch {rows}{name.removeprefix('ours')}"
+                report["table"].append([what, "transformers.generate", median["ratio_wall"]])
         if rows == 1:
             text = torch.tensor(tokenizer.encode(corpus.shakespeare(corpus.FAMOUS)[:20_000]))[: 8 * 512]  # (N,)
             loss = {name: perplexity(model, text) for name, model in laid.items()}

