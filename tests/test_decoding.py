@@ -87,3 +87,18 @@ def test_without_onednn_it_lays_out_plain_columns(monkeypatch):
     fast = Decoder(model, rows=3)
     assert isinstance(fast.blocks[0].qkv, decoding.Columns)
     torch.testing.assert_close(fast(tokens).clone(), model(tokens).detach(), atol=2e-4, rtol=2e-4)
+
+
+def test_a_shelf_keeps_copies_in_reading_order_and_never_more_than_it_holds():
+    shelf = decoding.Shelf(1024)
+    first, second = torch.arange(15.0).view(3, 5), torch.arange(7, dtype=torch.int8)
+    kept = [shelf(first.t()), shelf(second)]
+    assert torch.equal(kept[0], first.t()) and torch.equal(kept[1], second)
+    assert all(t.is_contiguous() and t.data_ptr() % 64 == 0 for t in kept)
+    assert kept[1].data_ptr() - kept[0].data_ptr() == 64  # side by side
+    first.zero_()
+    elsewhere = shelf(torch.ones(300).expand(2, 300))  # no room for that
+    shelf(torch.full((200,), 7.0)).add_(1)
+    assert kept[0].sum() == 105 and torch.equal(elsewhere, torch.ones(2, 300))
+    del shelf
+    assert kept[0].sum() == 105  # the memory lives as long as what lies in it
