@@ -2,6 +2,7 @@
 
 import ast
 import json
+import sys
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,9 @@ from lib.grading import notebook
 from lib.grading.answers import answer, answers, load, mutant_source, reference_source
 from lib.grading.check import evaluate
 from lib.grading.exercise import exercise, exercises, lessons
+from lib.grading.judge import judge
+from lib.grading.reading import Cell
+from lib.grading.sandbox import Sandbox
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 IDS = [e.id for e in exercises()]
@@ -44,6 +48,28 @@ def test_mutant_is_caught_by_name(id, name):
         assert not any(o.crashed for o in result.outcomes), (seed, result)
         verdicts.add(tuple(o.passed for o in result.outcomes))
     assert len(verdicts) == 1, "the verdict depends on the seed"
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
+@pytest.mark.parametrize("id", IDS)
+def test_the_judge_outside_gives_the_same_verdicts(id, sandbox):
+    """In the sandbox an answer sees copies that came over a wire, and the judge sees what it sent back."""
+    e = exercise(id)
+    sources = {"reference": reference_source(id), "stub": e.stub}
+    sources |= {m.name: mutant_source(id, m.name) for m in answer(id).mutants}
+    for name, source in sources.items():
+        cells = (Cell(source, id.replace(".", "-")),)
+        [grade] = judge(cells, "x", e.lesson, "", "", sandbox, 1, frozenset({id})).grades
+        here = evaluate(e, load(source, e.name), 1)
+        assert [o.passed for o in grade.outcomes] == [o.passed for o in here.outcomes], name
+        if name not in ("reference", "stub"):
+            assert grade.points < e.points and answer(id).mutant(name).says in here.first_failure.message
 
 
 @pytest.mark.parametrize("id", IDS)

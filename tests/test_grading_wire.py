@@ -67,6 +67,19 @@ def test_nan_gradients_views_arrays_and_numbers_of_numpy():
     assert through(np.float32(1.5)) == 1.5 and through(np.bool_(True)) is True
 
 
+@pytest.mark.parametrize("axes", [(2, 0, 1), (1, 0, 2), (2, 1, 0), (0, 2, 1)])
+def test_a_transposed_view_arrives_as_one(axes):
+    x = torch.arange(24.0).view(2, 3, 4).permute(axes)
+    y = through(x)
+    assert torch.equal(x, y) and x.stride() == y.stride()
+
+
+@pytest.mark.parametrize("order", [[0], [0, 0], [1, 2], "01", 3, {"a": 1}])
+def test_axes_that_are_none_are_refused(order):
+    with pytest.raises(Broken):
+        raw(frame({"v": {"tensor": ["float32", [2, 3], 0, order]}}, bytes(24)))
+
+
 def test_what_cannot_travel_stays_and_is_known_by_a_number():
     kept = [object()]
     got = through([kept[0]], lambda v: {"handle": 0}, lambda tree: kept[tree["handle"]])

@@ -5,7 +5,8 @@ only plain values, a tensor is a known dtype and a length that is checked, and w
 where it is, known here by a number and the name of its type. Nothing is ever unpickled.
 
 A frame is two lengths (4 bytes each, big-endian), that many bytes of JSON, that many of numbers. A tensor in the JSON
-is its dtype, its shape and where its numbers start.
+is its dtype, its shape and where its numbers start; if it lies in memory with its axes in another order, the shape is
+in that order and the order follows.
 """
 
 import json
@@ -113,15 +114,21 @@ def _tensor(value: torch.Tensor, blob: bytearray, kind: str, refer):
         raise ValueError(f"a tensor of shape {tuple(value.shape)}: far larger than any right answer")
     blob += bytes(-len(blob) % 8)  # so that every dtype may start there
     start = len(blob)
+    # A transposed view arrives as one: an answer must not depend on how numbers lie in memory, and some do.
+    order = sorted(range(value.ndim), key=value.stride, reverse=True)
+    turned = [] if value.is_contiguous() or not value.permute(order).is_contiguous() else [order]
+    value = value.permute(order) if turned else value
     if size:
         plain = value.detach().as_subclass(torch.Tensor).cpu().resolve_neg().contiguous()
         blob += memoryview(plain.reshape(-1).view(torch.uint8).numpy())
-    return {kind: [name, list(value.shape), start]}
+    return {kind: [name, list(value.shape), start, *turned]}
 
 
 def _rebuilt(about: list, blob: memoryview) -> torch.Tensor:
-    """A tensor from its dtype, shape and place in the blob; none of the three is believed."""
-    name, shape, start = about
+    """A tensor from its dtype, shape, place in the blob and order of axes there; none of them is believed."""
+    name, shape, start, *turned = about
+    if turned:
+        return _rebuilt(about[:3], blob).permute([turned[0].index(axis) for axis in range(len(shape))])
     dtype, count = DTYPES[name], math.prod(shape)
     if not all(type(n) is int and 0 <= n < 2**40 for n in (*shape, start, count)):
         raise ValueError(shape)
