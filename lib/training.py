@@ -154,7 +154,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     matrices, tables, vectors = [], [], []
     for name, p in model.named_parameters():
         (vectors if p.ndim < 2 else matrices if name.startswith("blocks.") else tables).append(p)
-    muon = config.optimizer == "muon"
+    muon = config.optimizer == "muon" and bool(matrices)
     groups = [
         dict(params=tables if muon else matrices + tables, weight_decay=config.weight_decay),
         dict(params=vectors, weight_decay=0.0),
@@ -348,8 +348,32 @@ def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _no_progress(steps: Iterable[int], label: str) -> Iterable[int]:
+def no_progress(steps: Iterable[int], label: str) -> Iterable[int]:
     return steps
+
+
+def prepared(model: nn.Module, config: TrainConfig, device: torch.device):
+    """(the model as it is to be called, the context to call it in), by the config's compile and precision."""
+    half = PRECISIONS[config.precision] is not torch.float32
+    cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
+    return _compiled(model) if config.compile else model, cast
+
+
+def begin_step(optimizers: list[torch.optim.Optimizer], config: TrainConfig, step: int, rank: int = 0) -> None:
+    """Set what follows from seed and step alone: the random state that dropout draws from, and the learning rates."""
+    torch.manual_seed(config.seed * 1_000_003 + step + (rank << 48))  # each of a team draws its own dropout
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * schedule(step, config)
+
+
+def end_step(model: nn.Module, optimizers: list[torch.optim.Optimizer], config: TrainConfig) -> None:
+    """Clip the gradients, move the weights, forget the gradients."""
+    if config.grad_clip:
+        nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def train(
@@ -359,7 +383,7 @@ def train(
     config: TrainConfig,
     on_eval: Callable[[int, History], None] | None = None,
     folder: str | Path | None = None,
-    progress: Callable[[Iterable[int], str], Iterable[int]] = _no_progress,
+    progress: Callable[[Iterable[int], str], Iterable[int]] = no_progress,
     watch: Callable[[int, Tensor], bool] = lambda done, loss: False,
     team: Team = ALONE,
 ) -> History:
@@ -399,9 +423,7 @@ def train(
     whole = config.batch_size * config.accumulate  # rows in a step
     rows = team.share(config.batch_size)
     share = (rows.stop - rows.start) / config.batch_size
-    run = _compiled(model) if config.compile else model
-    half = PRECISIONS[config.precision] is not torch.float32
-    cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
+    run, cast = prepared(model, config, device)
 
     def look(step: int) -> None:
         if val_tokens is None:
@@ -427,11 +449,7 @@ def train(
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in progress(range(history.step, config.steps), "training"):
-            # Dropout, like the batch, depends on nothing but the seed and the step; each of a team draws its own.
-            torch.manual_seed(config.seed * 1_000_003 + step + (team.rank << 48))
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * schedule(step, config)
+            begin_step(optimizers, config, step, team.rank)
             loss = torch.zeros((), device=device)
             x, y = corpus.batches(train_tokens, whole, config.block_size, config.seed, step)  # (A·B, T) each
             for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
@@ -446,11 +464,7 @@ def train(
                 votes = torch.tensor([float(leaving)], device=device)  # (1,): all leave together or none does
                 team.add_up([p.grad for p in model.parameters()] + [loss, votes])
                 leaving = votes.item() > 0
-            if config.grad_clip:
-                nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
+            end_step(model, optimizers, config)
             losses.append(loss)
             history.tokens += whole * config.block_size
             done = step + 1

@@ -184,6 +184,18 @@ class Block(nn.Module):
         return (x, weights) if return_weights else x
 
 
+def initialise(model: nn.Module) -> None:
+    """GPT-2's start for a model with blocks: normal with deviation 0.02, biases zero (Radford et al. 2019)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for block in model.blocks:  # 2 n_layer writes add up on the residual stream: keep their sum at unit scale
+        for last in (block.attention.out, block.mlp.down):
+            nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * len(model.blocks)))
+
+
 class Transformer(nn.Module):
     """Tokens in, a score for every possible next token out."""
 
@@ -199,18 +211,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie:
             self.head.weight = self.embedding.weight
-        self.apply(self._initialise)
-        for block in self.blocks:  # 2 n_layer writes add up on the residual stream: keep their sum at unit scale
-            for last in (block.attention.out, block.mlp.down):
-                nn.init.normal_(last.weight, std=0.02 / math.sqrt(2 * config.n_layer))
-
-    @staticmethod
-    def _initialise(module: nn.Module) -> None:
-        """GPT-2's: normal with deviation 0.02, biases zero (Radford et al. 2019)."""
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+        initialise(self)
 
     def context(self, positions: Tensor, S: int, padding: Tensor | None = None) -> Context:
         """The context of T tokens standing at `positions`, the last T of S.
