@@ -34,17 +34,16 @@ def patches(images: Tensor, size: int) -> Tensor:
     B, C, Y, X = images.shape
     if size < 1 or Y % size or X % size:
         raise CourseError(f"patches of {size} x {size} do not divide a picture of {Y} x {X}; choose another size")
-    grid = images.view(B, C, Y // size, size, X // size, size)  # (B, C, rows, P, columns, P)
+    grid = images.reshape(B, C, Y // size, size, X // size, size)  # (B, C, rows, P, columns, P)
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(1, 2).flatten(2)  # (B, T, C·P·P)
 
 
-def assemble(parts: Tensor, picture: Sequence[int]) -> Tensor:
-    """Put pictures of shape (C, Y, X) together again: (B, T, C·P·P) → (B, C, Y, X). The inverse of `patches`."""
+def assemble(parts: Tensor, size: int, picture: Sequence[int]) -> Tensor:
+    """The way back, for pictures of shape (C, Y, X): (B, T, C·P·P) → (B, C, Y, X)."""
     C, Y, X = picture
-    size = round((parts.size(2) / C) ** 0.5)
-    if parts.size(2) != C * size * size or Y % size or X % size or parts.size(1) != (Y // size) * (X // size):
-        raise CourseError(f"{tuple(parts.shape)} are not the square patches of a picture of {C} x {Y} x {X}")
-    grid = parts.view(-1, Y // size, X // size, C, size, size)  # (B, rows, columns, C, P, P)
+    if parts.shape[1:] != ((Y // size) * (X // size), C * size * size):
+        raise CourseError(f"{tuple(parts.shape)} are not the {size} x {size} patches of a picture of {C} x {Y} x {X}")
+    grid = parts.reshape(-1, Y // size, X // size, C, size, size)  # (B, rows, columns, C, P, P)
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(-1, C, Y, X)  # (B, C, Y, X)
 
 
@@ -53,7 +52,7 @@ def shuffle_patches(images: Tensor, size: int, order: Tensor) -> Tensor:
     parts = patches(images, size)  # (B, T, C·P·P)
     if sorted(order.tolist()) != list(range(parts.size(1))):
         raise CourseError(f"order must name each of the {parts.size(1)} patches once, as torch.randperm does")
-    return assemble(parts[:, order.to(parts.device)], images.shape[1:])  # (B, C, Y, X)
+    return assemble(parts[:, order.to(parts.device)], size, images.shape[1:])  # (B, C, Y, X)
 
 
 class VisionTransformer(nn.Module):
