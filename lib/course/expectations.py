@@ -70,6 +70,19 @@ def verdict(claim: Claim, value: float, preset: str, device: str) -> str:
     return f"{claim.what}: within {low:z.{d}f} to {high:z.{d}f}: {answer}"
 
 
+def quoted(id: str) -> list[str]:
+    """What was measured for a claim that this run leaves out, a line for each preset: mean, band and command."""
+    entry = load().get(id)
+    if entry is None:
+        return [f"{id}: not measured yet"]
+    d, lines = entry["digits"], []
+    for preset, m in entry["presets"].items():
+        low, high = m["band"]
+        lines.append(f"{entry['what']}: {m['mean']:z.{d}f} when we measured it under {preset} "
+                     f"({low:z.{d}f} to {high:z.{d}f} is normal) with: {m['command']}")  # fmt: skip
+    return lines
+
+
 def record(claim: Claim, value: float, preset: str, device: str, machine: str) -> None:
     """Append the exact value to the file named by COURSE_RECORD, if any; `course measure` reads it."""
     path = os.environ.get("COURSE_RECORD")
@@ -88,16 +101,28 @@ def recorded(path: Path) -> list[dict]:
 
 
 def update(
-    lesson: str, preset: str, runs: dict[int, list[dict]], taken: float, machine: str, path: Path | None = None
+    lesson: str,
+    preset: str,
+    runs: dict[int, list[dict]],
+    taken: float,
+    machine: str,
+    path: Path | None = None,
+    extra: str = "",
 ) -> list[dict]:
     """Write the bands of one lesson and preset from what each seed's run recorded; returns the new entries.
 
     `taken` is the median of the runs' seconds on `machine`. Claims the lesson no longer makes are dropped.
+    extra: the command's " -p NAME VALUE …", for claims that a lesson makes only with other parameters than its own;
+    then those alone are written, and no seconds. Measuring without leaves them as they are.
     Raises CourseError if the seeds disagree on which claims there are, or a value is not finite.
     """
     path = path or BANDS
     kept = _read(path)
     claims = kept["claims"]
+
+    def command(key: str) -> str:
+        return claims.get(key, {}).get("presets", {}).get(preset, {}).get("command", "")
+
     by_seed = {seed: {line["id"]: line for line in lines} for seed, lines in runs.items()}
     ids = list(next(iter(by_seed.values())))
     for seed, lines in by_seed.items():
@@ -107,7 +132,10 @@ def update(
         for line in lines.values():
             if not math.isfinite(line["value"]):
                 raise CourseError(f"{line['id']} is {line['value']} with seed {seed}; nothing written")
+    if extra:
+        ids = [key for key in ids if " -p " in command(key) or not command(key)]
     stale = [key for key, entry in claims.items() if entry["lesson"] == lesson and key not in ids]
+    stale = [key for key in stale if not extra and " -p " not in command(key)]
     for key in stale:
         claims[key]["presets"].pop(preset, None)
         if not claims[key]["presets"]:
@@ -127,7 +155,7 @@ def update(
                 "values": [float(f"{value:.6g}") for value in values],
                 "mean": float(f"{sum(values) / len(values):.6g}"),
                 "band": list(claim.band(values)),
-                "command": f"course measure {lesson} --preset {preset} --seeds {','.join(map(str, seeds))}",
+                "command": f"course measure {lesson} --preset {preset} --seeds {','.join(map(str, seeds))}{extra}",
             }
         }
         claims[key] = {
@@ -138,18 +166,25 @@ def update(
             "presets": dict(sorted(presets.items())),
         }
         changed.append({"id": key, **claims[key]})
-    _write(path, kept, lesson, preset, taken, machine)
+    if not extra:
+        kept["seconds"].setdefault(lesson, {})[preset] = _taken(taken, machine)
+    _write(path, kept)
     return changed
 
 
 def keep_seconds(lesson: str, preset: str, taken: float, machine: str, path: Path | None = None) -> None:
     """Write how long a lesson takes, and leave its bands as they are."""
     path = path or BANDS
-    _write(path, _read(path), lesson, preset, taken, machine)
+    kept = _read(path)
+    kept["seconds"].setdefault(lesson, {})[preset] = _taken(taken, machine)
+    _write(path, kept)
 
 
-def _write(path: Path, kept: dict, lesson: str, preset: str, taken: float, machine: str) -> None:
-    kept["seconds"].setdefault(lesson, {})[preset] = {"seconds": round(taken, 1), "machine": machine}
+def _taken(taken: float, machine: str) -> dict:
+    return {"seconds": round(taken, 1), "machine": machine}
+
+
+def _write(path: Path, kept: dict) -> None:
     ordered = {name: dict(sorted(kept[name].items())) for name in ("seconds", "claims")}
     with _writing(path):
         write_json(path, {"about": ABOUT, **ordered})

@@ -17,21 +17,23 @@ def measure(
     workers: int,
     watch: Callable = lambda tasks, changed: None,
     bands: bool = True,
+    texts: dict[str, str] | None = None,
 ) -> list[dict]:
     """Run the lesson for each seed, update data/expectations.json, return the entries written.
 
-    bands=False: keep the seconds only.
-
-    Raises CourseError, and writes nothing, if a run fails or the file cannot be written.
+    bands=False: keep the seconds only. texts: other parameters of the lesson than its own, as on the command line; then
+    only the claims that the lesson makes for their sake are written. Raises CourseError, and writes nothing, if a run
+    fails or the file cannot be written.
     """
     expectations.check_writable()
+    given = runner.given(lesson, texts) if texts else {}
     with tempfile.TemporaryDirectory(prefix="course-measure-") as folder:
         records = {seed: Path(folder) / f"{seed}.jsonl" for seed in seeds}
         jobs = [
             runner.Job(
                 lesson,
                 f"{lesson.stem}-seed-{seed}",
-                {"preset": preset, "seed": seed},
+                {"preset": preset, "seed": seed, **given},
                 preset,
                 {"COURSE_RECORD": str(path)},
             )
@@ -48,4 +50,5 @@ def measure(
     if not bands:
         expectations.keep_seconds(lesson.number, preset, taken, machine)
         return []
-    return expectations.update(lesson.number, preset, runs, taken, machine)
+    extra = "".join(f" -p {name} {text}" for name, text in (texts or {}).items())
+    return expectations.update(lesson.number, preset, runs, taken, machine, extra=extra)
