@@ -207,7 +207,7 @@ def test_measure_writes_the_bands_of_every_seed(tmp_path, monkeypatch):
     [entry] = measure(lesson, "cpu", [0, 1], 2)
     assert entry["presets"]["cpu"]["values"] == [1.5, 1.6] and entry["presets"]["cpu"]["band"] == [1.4, 1.7]
     assert expectations.seconds("05", "cpu") > 0
-    measure(lesson, "cpu", [0], 1, texts={"steps": "3"})
+    measure(lesson, "cpu", [0], 1, texts={"rate": "0.25"})
     assert expectations.load()["05.loss"]["presets"]["cpu"]["seeds"] == [0, 1], "the lesson's own claim is not touched"
     before = (tmp_path / "expectations.json").read_text()
     assert measure(lesson, "cpu", [5], 1, bands=False) == [] and expectations.seconds("05", "cpu") > 0
