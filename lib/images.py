@@ -17,7 +17,7 @@ from torch import Tensor
 from lib import catalogue
 from lib.errors import CourseError
 
-DIGITS, DIGITS_HELD_OUT = 1797, 360
+HELD_OUT = 360  # of the digits
 CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 FASHION = "/usr/share/datasets/fashion-mnist"  # where Debian's package dataset-fashion-mnist puts it
 
@@ -29,11 +29,11 @@ class Pictures(NamedTuple):
     labels: Tensor  # (N,)
 
 
-def digits() -> tuple[Pictures, Pictures]:
+def digits(in_order: bool = False) -> tuple[Pictures, Pictures]:
     """1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak 1998): (1,437 to learn from, 360 held out).
 
-    The held-out ones are the last in the file's order. They were written by 13 people, and the file does not say who
-    wrote which; neighbours look alike, so an end cut off in one piece is a harder and fairer test than a random choice.
+    The held-out ones are drawn once and for all; in_order: they are the last in the file. 13 people wrote the digits,
+    and the file does not say who wrote which, but neighbours look alike: its end is a harder test than a random choice.
     Raises CourseError before `course data` was run.
     """
     with gzip.open(catalogue.path("scikit-learn", "digits.csv.gz")) as file:
@@ -41,7 +41,10 @@ def digits() -> tuple[Pictures, Pictures]:
     table = torch.from_numpy(table)
     images = table[:, :64].float().div(16).view(-1, 1, 8, 8)  # (N, 1, 8, 8)
     labels = table[:, 64].long()  # (N,)
-    cut = len(images) - DIGITS_HELD_OUT
+    if not in_order:
+        order = torch.from_numpy(np.random.Generator(np.random.Philox(0)).permutation(len(images)))  # (N,)
+        images, labels = images[order], labels[order]
+    cut = len(images) - HELD_OUT
     return Pictures(images[:cut], labels[:cut]), Pictures(images[cut:], labels[cut:])
 
 

@@ -91,7 +91,7 @@ class VisionTransformer(nn.Module):
         if images.shape[1:] != self.picture:
             raise CourseError(f"this model reads pictures of (B, {', '.join(map(str, self.picture))}), "
                               f"not {tuple(images.shape)}")  # fmt: skip
-        x = self.embedding(patches(images, self.patch))  # (B, T, D)
+        x = self.embedding(patches(2 * images - 1, self.patch))  # (B, T, D), from -1 … 1
         if self.config.position == "learned":
             x = x + self.positions.weight  # (B, T, D)
         elif self.config.position == "sinusoidal":

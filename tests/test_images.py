@@ -13,7 +13,7 @@ from lib.errors import CourseError
 
 def test_digits():
     try:
-        train, test = images.digits()
+        train, test = images.digits(in_order=True)
     except CourseError as error:
         pytest.skip(str(error))
     assert train.images.shape == (1437, 1, 8, 8) and test.images.shape == (360, 1, 8, 8)
@@ -25,6 +25,14 @@ def test_digits():
     assert train.labels[:10].tolist() == list(range(10))
     assert (16 * train.images[0, 0, 0]).tolist() == [0, 0, 5, 13, 9, 1, 0, 0]
     assert 30 <= test.labels.bincount().min() and test.labels.bincount().max() <= 40
+
+    mixed, mixed_test = images.digits()
+    again = torch.cat((mixed.images, mixed_test.images))
+    assert len(mixed_test.labels) == 360 and torch.equal(mixed.images, images.digits()[0].images)
+    assert not torch.equal(again, everything) and torch.equal(again.sum(0), everything.sum(0))
+    pairs, mixed_pairs = (sorted(zip(map(tuple, i.flatten(1).tolist()), j.tolist(), strict=True))
+                          for i, j in ((everything, labels), (again, torch.cat((mixed.labels, mixed_test.labels)))))
+    assert pairs == mixed_pairs, "each digit with its own label, once"
 
 
 def test_digits_before_they_are_fetched(monkeypatch, tmp_path):
