@@ -77,7 +77,7 @@ class Team:
 
         mesh = init_device_mesh(device.type, (self.size,))
         for part in (*model.blocks, model):  # the model last: what no block holds, the embedding first of all
-            fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)  # and so `parameters` are always the shares
             part.set_gradient_divide_factor(1.0)  # a sum, not a mean: the losses are weighted by rows already
             part.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
         return model
