@@ -224,10 +224,10 @@ def memory(model: Config, config: TrainConfig, team: Team = ALONE) -> int:
     rows = -(-config.batch_size // team.size)
     width = 4 if config.precision == "float32" else 2
     blocks = model.n_layer * (11 * model.d_model + 4 * model.d_ff)
-    kept = 16 * weights
+    kept = (16 if team.size == 1 else 20) * weights  # a team sends its gradients in one piece, a copy
     if team.sharded:
         block = sum(p.numel() for p in sizes.blocks[0].parameters())
-        kept = kept // team.size + 8 * (weights - model.n_layer * block) + 16 * block
+        kept = 16 * weights // team.size + 8 * (weights - model.n_layer * block) + 16 * block
         kept += 2 * weights if width == 2 else 0
     return kept + rows * config.block_size * (width * blocks + 12 * model.vocab_size)
 
