@@ -1,7 +1,9 @@
 """Several processes, one model: each reads its share of every batch, then all add up their gradients.
 
-torchrun starts the processes and tells each its rank. Every process holds the whole model and takes the same step,
-so the weights stay equal without ever being sent again (data parallelism).
+torchrun starts the processes and tells each its rank. Either every process holds the whole model and takes the same
+step, so the weights stay equal without ever being sent again (data parallelism). Or, for a model that outgrows one
+device, every weight is cut: a process keeps its share of it, of its gradient and of the optimizer's averages, and a
+layer is whole only while it works (ZeRO, Rajbhandari et al. 2020; PyTorch's FSDP2).
 """
 
 import contextlib
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.errors import CourseError
 
@@ -24,6 +26,7 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False  # whether the weights are cut between them
 
     @property
     def leader(self) -> bool:
@@ -61,12 +64,64 @@ class Team:
             )
 
 
+    def place(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Put a model with `blocks`, the same in every process, on this one's device: whole or, if sharded, cut.
+
+        The cut happens in place and block by block, so the device never holds all of it. From then on every process
+        must take part in each forward and backward pass. Nothing is held twice, so there is nobody to `follow`.
+        """
+        if not self.sharded:
+            return model.to(device)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(device.type, (self.size,))
+        for part in (*model.blocks, model):  # the model last: what no block holds, the embedding first of all
+            fully_shard(part, mesh=mesh, reshard_after_forward=True)  # and so `parameters` are always the shares
+            part.set_gradient_divide_factor(1.0)  # a sum, not a mean: the losses are weighted by rows already
+            part.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+        return model
+
+    @torch.no_grad()
+    def gather(self, model: nn.Module, ordinary: nn.Module | None) -> None:
+        """Copy the weights of a model that is cut into the leader's ordinary one. All must call this."""
+        for name, p in model.named_parameters():
+            weight = whole(p)
+            if self.leader:
+                ordinary.get_parameter(name).copy_(weight)
+
+
 ALONE = Team()
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """Whether a process holds a share of the tensor alone: a DTensor, whose import takes half a second."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor. If it is cut, all processes must call this, and each gets a copy."""
+    return tensor.full_tensor() if is_cut(tensor) else tensor
+
+
+def cut(tensor: Tensor, like: Tensor) -> Tensor:
+    """On `like`'s device: this process's share of a whole tensor if `like` is cut, otherwise all of it."""
+    tensor = tensor.to(like.device)
+    if not is_cut(like):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # nothing is sent
 
 
 def torchrun() -> bool:
     """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def processes() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if torchrun() else 1
 
 
 def restarts() -> int:
@@ -75,7 +130,7 @@ def restarts() -> int:
 
 
 @contextlib.contextmanager
-def join(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
+def join(device: torch.device, sharded: bool = False) -> Iterator[tuple[Team, torch.device]]:
     """Meet the other processes that torchrun started: (team, this process's device). Without torchrun, alone.
 
     gloo carries the numbers between CPUs, NCCL between GPUs, of which each process takes one. Raises CourseError
@@ -101,6 +156,6 @@ def join(device: torch.device) -> Iterator[tuple[Team, torch.device]]:
     store = dist.PrefixStore(f"life {restarts()}", store)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=datetime.timedelta(minutes=10))
     try:
-        yield Team(rank, size), device
+        yield Team(rank, size, sharded), device
     finally:
         dist.destroy_process_group()

@@ -2,7 +2,8 @@
 
 A run is a pure function of its TrainConfig, the starting weights and the text: batches and dropout are drawn from
 (seed, step), so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
-Several processes can train one model together (lib.parallel): the batch stays the same, each reads its share of it.
+Several processes can train one model together (lib.parallel): the batch stays the same, each reads its share of it,
+and may keep only its share of the weights.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from lib import corpus
 from lib.errors import CourseError
-from lib.parallel import ALONE, Team
+from lib.parallel import ALONE, Team, cut, is_cut, whole
 from lib.transformer import Config, Transformer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -109,7 +110,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal: every direction of a matrix moves by the same amount (Jordan 2024).
 
     For the hidden matrices only. Matrices of one shape are stacked and orthogonalised together, in float32 on a CPU
-    and bfloat16 on a GPU, by five steps of a Newton–Schulz iteration.
+    and bfloat16 on a GPU, by five steps of a Newton–Schulz iteration. Of matrices that are cut between processes each
+    is made whole in turn: every process orthogonalises all of it and keeps its share.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float = 0.02, momentum: float = 0.95, weight_decay=0.0):
@@ -143,10 +145,13 @@ class Muon(torch.optim.Optimizer):
                 momenta = [self.state[p]["momentum"] for p in parameters]
                 torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
                 updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
-                orthogonal = self.orthogonalise(torch.stack(updates))  # (n, R, C)
+                if is_cut(updates[0]):
+                    orthogonal = [cut(self.orthogonalise(whole(u)[None])[0], like=u) for u in updates]  # (R, C) each
+                else:
+                    orthogonal = list(self.orthogonalise(torch.stack(updates)))  # (R, C) each
                 scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_sub_(parameters, list(orthogonal), alpha=scale)
+                torch._foreach_sub_(parameters, orthogonal, alpha=scale)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -181,7 +186,8 @@ def evaluate(
 ) -> float:
     """Mean loss on evenly spaced windows of held-out tokens (N,): the same windows at every call.
 
-    A team shares the windows; each of its processes gets the mean over all.
+    A team shares the windows; each of its processes gets the mean over all. As long as a batch has a row for each,
+    all make as many passes, as they must if sharded: shares differ by one window, and full batches come before it.
     """
     device = next(model.parameters()).device
     room = tokens.numel() - block_size - 1
@@ -206,32 +212,42 @@ def evaluate(
     return total / len(windows)
 
 
-def memory(model: Config, config: TrainConfig, processes: int = 1) -> int:
+def memory(model: Config, config: TrainConfig, team: Team = ALONE) -> int:
     """About how many bytes one process of a run needs: weights, gradients, averages, and activations kept for the way
-    back. Counted per token: 11 D + 4 F in a block, 3 V at the head (PyTorch's fused attention keeps no (T, S))."""
+    back. Counted per token: 11 D + 4 F in a block, 3 V at the head (PyTorch's fused attention keeps no (T, S)).
+
+    If sharded, it holds its share of the first three, and all of what is at work: the embedding, the head and about
+    two blocks with their gradients. bfloat16's copies of the weights stay whole until they have been back."""
     with torch.device("meta"):  # sizes without numbers
-        weights = sum(p.numel() for p in Transformer(model).parameters())
-    rows = -(-config.batch_size // processes)
+        sizes = Transformer(model)
+    weights = sum(p.numel() for p in sizes.parameters())
+    rows = -(-config.batch_size // team.size)
     width = 4 if config.precision == "float32" else 2
     blocks = model.n_layer * (11 * model.d_model + 4 * model.d_ff)
-    return 16 * weights + rows * config.block_size * (width * blocks + 12 * model.vocab_size)
+    kept = (16 if team.size == 1 else 20) * weights  # a team sends its gradients in one piece, a copy
+    if team.sharded:
+        block = sum(p.numel() for p in sizes.blocks[0].parameters())
+        kept = 16 * weights // team.size + 8 * (weights - model.n_layer * block) + 16 * block
+        kept += 2 * weights if width == 2 else 0
+    return kept + rows * config.block_size * (width * blocks + 12 * model.vocab_size)
 
 
-def out_of_memory(model: Config, config: TrainConfig, free: int | None = None, processes: int = 1) -> str:
+def out_of_memory(model: Config, config: TrainConfig, free: int | None = None, team: Team = ALONE) -> str:
     """What to tell someone whose run does not fit: the largest batch that does and takes the same steps.
 
     free: bytes that are there; None if unknown, after a run that failed.
     """
-    need = f"a batch of {config.batch_size} rows needs about {memory(model, config, processes) / 2**30:.1f} GiB"
+    need = f"a batch of {config.batch_size} rows needs about {memory(model, config, team) / 2**30:.1f} GiB"
     told = f"out of memory: {need}" if free is None else f"{need} and {free / 2**30:.1f} GiB are free"
-    for rows in range(config.batch_size - 1, processes - 1, -1):
+    for rows in range(config.batch_size - 1, team.size - 1, -1):
         smaller = dataclasses.replace(config, batch_size=rows)
-        fits = free is None or memory(model, smaller, processes) <= free
+        fits = free is None or memory(model, smaller, team) <= free
         if config.batch_size % rows == 0 and fits:
             parts = config.accumulate * config.batch_size // rows
             sure = "is worth a try" if free is None else "fits"
             return f"{told}; --batch-size {rows} --accumulate {parts} {sure} and takes the same steps"
-    return f"{told}; not even one row fits: choose a smaller --d-model, --n-layer or --block-size"
+    cut = " or --shard" if 1 < team.size and not team.sharded else ""
+    return f"{told}; not even one row fits: choose a smaller --d-model, --n-layer or --block-size{cut}"
 
 
 def free_memory(device: torch.device) -> int:
@@ -241,14 +257,14 @@ def free_memory(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def check_memory(model: Config, config: TrainConfig, device: torch.device, processes: int = 1) -> None:
+def check_memory(model: Config, config: TrainConfig, device: torch.device, team: Team = ALONE) -> None:
     """Raise CourseError, saying what would fit, if a run needs more memory than there is.
 
     Asked before the run: on a CPU the system would kill it without a word.
     """
-    free = free_memory(device) // (1 if device.type == "cuda" else processes)
-    if memory(model, config, processes) > free:
-        raise CourseError(out_of_memory(model, config, free, processes))
+    free = free_memory(device) // (1 if device.type == "cuda" else team.size)
+    if memory(model, config, team) > free:
+        raise CourseError(out_of_memory(model, config, free, team))
 
 
 def fingerprint(tokens: Tensor) -> str:
@@ -258,17 +274,31 @@ def fingerprint(tokens: Tensor) -> str:
 
 
 def save_checkpoint(
-    path: Path, model: Transformer, optimizers, config: TrainConfig, history: History, text: str = ""
+    path: Path,
+    model: Transformer,
+    optimizers,
+    config: TrainConfig,
+    history: History,
+    text: str = "",
+    team: Team = ALONE,
 ) -> None:
     """Everything a run needs to go on, in one safetensors file that appears whole or not at all.
 
-    text: the fingerprint of what it reads. Raises CourseError if the file cannot be written.
+    text: the fingerprint of what it reads. team: all its processes call this, since tensors that are cut are made
+    whole, one at a time; the leader writes. Raises CourseError if the file cannot be written.
     """
     tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
     names = {p: name for name, p in model.named_parameters()}
     for i, optimizer in enumerate(optimizers):
         for p, state in optimizer.state.items():
             tensors |= {f"optimizer/{i}/{key}/{names[p]}": value for key, value in state.items()}
+    complete = {}
+    for key, value in tensors.items():
+        value = whole(value)
+        if team.leader:
+            complete[key] = value.contiguous().cpu()
+    if not team.leader:
+        return
     about = dict(
         version=1,
         text=text,
@@ -279,7 +309,7 @@ def save_checkpoint(
     half = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, half, metadata={"about": json.dumps(about)})
+        save_file(complete, half, metadata={"about": json.dumps(about)})
         half.replace(path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
@@ -323,12 +353,13 @@ def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainCon
         raise CourseError(f"{path} is not a whole checkpoint ({lost[0]} is missing); delete it to start anew")
     with torch.no_grad():
         for name, p in parameters.items():
-            p.copy_(tensors[f"model/{name}"])
+            p.copy_(cut(tensors[f"model/{name}"], like=p))
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
             _, i, slot, name = key.split("/", 3)
             p = parameters[name]
-            optimizers[int(i)].state[p][slot] = value.to(p.device)  # the fused AdamW's step count too
+            # The fused AdamW's step count too, which is nobody's share.
+            optimizers[int(i)].state[p][slot] = cut(value, like=p) if value.ndim else value.to(p.device)
     return History(**saved["history"])
 
 
@@ -394,7 +425,8 @@ def train(
     progress: wraps the steps in a progress bar; if it ends early, so does the run.
     watch(done, loss) is called after each step, the loss still on its device; True saves the run and ends it.
     team: the processes that share the work; all call this with equal models, texts and configs. Only the leader
-    writes checkpoints, into a folder that all can read.
+    writes checkpoints, into a folder that all can read. Team.place may have cut the model between them: the run and
+    its checkpoints are the same, and on_eval must not read a weight in one process alone.
     Raises CourseError if the text is shorter than a block or the model's block is, or has tokens the model lacks, or
     the team is larger than a batch.
     """
@@ -419,8 +451,9 @@ def train(
     if path is not None and path.exists():
         history = load_checkpoint(path, model, optimizers, config, text)
     team.agree(history.step, "the step to go on from")
-    team.follow(list(model.parameters()))
-    whole = config.batch_size * config.accumulate  # rows in a step
+    held = [p for p in model.parameters() if not is_cut(p)]  # by every process; of a model that is cut, none
+    team.follow(held)
+    rows_in_step = config.batch_size * config.accumulate
     rows = team.share(config.batch_size)
     share = (rows.stop - rows.start) / config.batch_size
     run, cast = prepared(model, config, device)
@@ -451,7 +484,7 @@ def train(
         for step in progress(range(history.step, config.steps), "training"):
             begin_step(optimizers, config, step, team.rank)
             loss = torch.zeros((), device=device)
-            x, y = corpus.batches(train_tokens, whole, config.block_size, config.seed, step)  # (A·B, T) each
+            x, y = corpus.batches(train_tokens, rows_in_step, config.block_size, config.seed, step)  # (A·B, T) each
             for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
                 with cast:
                     piece = next_token_loss(run, x_part[rows].to(device), y_part[rows].to(device))  # ()
@@ -462,11 +495,11 @@ def train(
                 loss += piece.detach()
             if team.size > 1:
                 votes = torch.tensor([float(leaving)], device=device)  # (1,): all leave together or none does
-                team.add_up([p.grad for p in model.parameters()] + [loss, votes])
+                team.add_up([p.grad for p in held] + [loss, votes])  # cut gradients were added up on the way back
                 leaving = votes.item() > 0
             end_step(model, optimizers, config)
             losses.append(loss)
-            history.tokens += whole * config.block_size
+            history.tokens += rows_in_step * config.block_size
             done = step + 1
             last = done == config.steps
             ending, leaving = leaving, watch(done, loss)  # a team hears of it with the next gradients
@@ -475,9 +508,9 @@ def train(
                 note()
                 look(done)
             due = last or ending or (config.checkpoint_every and done % config.checkpoint_every == 0)
-            if path is not None and team.leader and due:
+            if path is not None and due:
                 note()
-                save_checkpoint(path, model, optimizers, config, history, text)
+                save_checkpoint(path, model, optimizers, config, history, text, team)
             if ending:
                 break
     note()  # a progress bar may have stopped before the last step

@@ -17,6 +17,7 @@ from lib.course import train_command
 from lib.course.cli import main
 from lib.course.train_command import Run, load
 from lib.errors import CourseError
+from lib.parallel import Team
 from lib.training import TrainConfig
 from lib.transformer import Config
 
@@ -256,9 +257,9 @@ def test_too_little_memory_names_the_batch_that_fits(tmp_path, book, capsys, mon
     with pytest.raises(CourseError, match=r"about 0\.\d GiB and 0\.\d GiB are free; .*size 8 --accumulate 3 fits"):
         training.check_memory(MODEL, ASKED, torch.device("cpu"))
     training.check_memory(MODEL, TrainConfig(batch_size=8, accumulate=3, block_size=256), torch.device("cpu"))
-    training.check_memory(MODEL, ASKED, torch.device("cuda"), processes=3)  # a GPU each: three times as much
+    training.check_memory(MODEL, ASKED, torch.device("cuda"), Team(size=3))  # a GPU each: three times as much
     with pytest.raises(CourseError, match="fits"):
-        training.check_memory(MODEL, ASKED, torch.device("cpu"), processes=3)  # one memory for all three
+        training.check_memory(MODEL, ASKED, torch.device("cpu"), Team(size=3))  # one memory for all three
     monkeypatch.setattr(training, "free_memory", lambda device: 1000)
     says = refusal(capsys, *SMALL, "--text", book, "--out", tmp_path / "run")
     assert "not even one row fits: choose a smaller --d-model" in says

@@ -53,6 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=ROOT / "build" / "train",
               help="The run's folder; default: build/train.")
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, with the options it was given.")
+@click.option("--shard", is_flag=True, help="Cut the weights between torchrun's processes; not kept for --resume.")
 @click.option("--preset", metavar="NAME", help="smoke, cpu, gpu or auto (the default): sizes and budget.")
 @click.option("--tokens", type=click.Choice(["char", "bpe"]), help="What a token is; default: a character.")
 @click.option("--vocab-size", type=click.IntRange(257), help="Size of the BPE vocabulary; default: 1024.")
@@ -76,7 +77,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 @click.option("--device", metavar="NAME", help="cpu, cuda or mps; default: the CPU, under preset gpu what there is.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1, for large models all cores.")
 @click.option("--seed", type=click.IntRange(0), help="Starting weights, batches and dropout; default: 0.")
-def train(text: Path | None, out: Path, resume: bool, **given: Any) -> int:
+def train(text: Path | None, out: Path, resume: bool, shard: bool, **given: Any) -> int:
     """Train a transformer on a text: characters or BPE tokens, the last tenth held out.
 
     Shows a progress bar with the loss, and at each look at the held-out text a line and a sample. Ctrl-C saves and
@@ -86,14 +87,23 @@ def train(text: Path | None, out: Path, resume: bool, **given: Any) -> int:
     Several processes share the work under torchrun:
 
         torchrun --nproc-per-node 2 -m lib.course.train_command --out DIR
+
+    Each holds the whole model. One that outgrows a device is cut between them by `--shard`: a process keeps its share
+    of every weight, gradient and average, and borrows the rest of a layer while it works. The run, its checkpoints and
+    its model are the same, and may go on without.
     """
     from lib import parallel
 
     restarted = parallel.restarts() > 0
     resume = resume or restarted
     try:
+        if shard and parallel.processes() < 2:
+            raise CourseError(
+                "--shard cuts the weights between processes, and there is one; start more by "
+                "`torchrun --nproc-per-node 2 -m lib.course.train_command --shard`"
+            )
         options = _options(out, resume, restarted, {"text": text and str(text.resolve()), **given})
-        return _train(options, out, resume)
+        return _train(options, out, resume, shard)
     except CourseError:
         if int(os.environ.get("RANK", "0")) and parallel.torchrun():
             return 2  # the leader says it for all
@@ -133,7 +143,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     raise CourseError(f"{path} has version {version}, this code reads {VERSION}; update, or choose another --out")
 
 
-def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
+def _train(options: dict[str, Any], out: Path, resume: bool, shard: bool) -> int:
     import torch
 
     from lib import corpus, parallel, training
@@ -151,10 +161,10 @@ def _train(options: dict[str, Any], out: Path, resume: bool) -> int:
         )
     train_ids, val_ids = corpus.split(ids)
     sizes, config = model_config(options, tokenizer.vocab_size), train_config(options)
-    with parallel.join(pick_device(options["device"])) as (team, device):
-        training.check_memory(sizes, config, device, team.size)
+    with parallel.join(pick_device(options["device"]), shard) as (team, device):
+        training.check_memory(sizes, config, device, team)
         seed_everything(config.seed)
-        model = Transformer(sizes).to(device)
+        model = team.place(Transformer(sizes), device)
         crew = options["threads"] or (1 if count_parameters(model) < 3e6 else max(1, os.cpu_count() // team.size))
         run = Run(out, options, team, model, tokenizer, config)
         if resume and (out / "record.json").exists():
@@ -214,7 +224,7 @@ def _what_to_do(error: Exception, sizes: "Config", config: "TrainConfig", team) 
 
     text = str(error)
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
-        return training.out_of_memory(sizes, config, processes=team.size)
+        return training.out_of_memory(sizes, config, team=team)
     if team.size > 1 and ("gloo" in text or isinstance(error, torch.distributed.DistError)):
         return f"process {team.rank} lost another of {team.size}; with --max-restarts torchrun goes on by itself"
     return ""
@@ -280,12 +290,13 @@ class Run:
 
     def look(self, step: int, history: "History") -> None:
         """After each look at the held-out text: a line, a sample, and the record brought up to date."""
+        model = self.whole()
         if not self.team.leader:
             return
         recent = history.train_loss[-20:]
         trained = f"training {sum(recent) / len(recent):.3f}, " if recent else ""
         speed = f", {history.tokens / history.seconds:,.0f} tokens/s" if history.seconds else ""
-        new = {"step": step, "text": sample(self.model, self.tokenizer, self.config.seed)}
+        new = {"step": step, "text": sample(model, self.tokenizer, self.config.seed)}
         self.samples = [old for old in self.samples if old["step"] < step] + [new]
         line = f"step {step} of {self.config.steps}: {trained}held out {history.val_loss[-1]:.3f}{speed}"
         shown = " ".join(self.samples[-1]["text"].split())[:100]
@@ -295,6 +306,16 @@ class Run:
             else:
                 click.echo(text, err=True)
         self.keep(history, "running")
+
+    def whole(self) -> "Transformer":
+        """The model; if it is cut between the processes, one in the leader's main memory, and all must call this."""
+        if not self.team.sharded:
+            return self.model
+        from lib.transformer import Transformer
+
+        model = Transformer(self.model.config) if self.team.leader else None
+        self.team.gather(self.model, model)
+        return model
 
     def keep(self, history: "History", state: str) -> None:
         """Write record.json, whole or not at all."""
@@ -313,6 +334,7 @@ class Run:
             "tokens": history.tokens,
             "tokens_per_second": history.tokens / history.seconds if history.seconds else None,
             "processes": self.team.size,
+            "sharded": self.team.sharded,
             "threads": torch.get_num_threads(),
             "device": next(self.model.parameters()).device.type,
             "torch": torch.__version__,
@@ -333,13 +355,14 @@ class Run:
 
     def end(self, history: "History") -> int:
         """Save all there is to keep; the exit status."""
-        whole = history.step == self.config.steps
+        finished = history.step == self.config.steps
+        model = self.whole()
         if self.team.leader:
-            save(self.model, self.tokenizer, self.out)
-            self.keep(history, "finished" if whole else "interrupted")
+            save(model, self.tokenizer, self.out)
+            self.keep(history, "finished" if finished else "interrupted")
             with self.writing():
                 plot(history, self.out / "loss.png")
-            if whole:
+            if finished:
                 click.echo(
                     f"held-out loss {history.val_loss[-1]:.3f} after {history.step} steps, {history.tokens:,} tokens, "
                     f"{history.seconds:.1f} s; all in {self.out}"
@@ -350,7 +373,7 @@ class Run:
                     f"`course train --resume --out {self.out}` goes on",
                     err=True,
                 )
-        return 0 if whole else 128 + self.stopped_by
+        return 0 if finished else 128 + self.stopped_by
 
 
 def sample(model: "Transformer", tokenizer, seed: int, length: int = 100) -> str:
