@@ -63,7 +63,6 @@ class Team:
                 f"give all of them the same files and options"
             )
 
-
     def place(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Put a model with `blocks`, the same in every process, on this one's device: whole or, if sharded, cut.
 
