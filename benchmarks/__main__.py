@@ -2,8 +2,8 @@
 
     python benchmarks [NAME ...]
 
-Names are those of the files: generation gpu grading headless tokenizer training. The table and each one's JSON are
-written under build/benchmarks. Takes about half an hour, on a machine that has nothing else to do.
+The table and each one's JSON are written under build/benchmarks. Takes about half an hour, on a machine that has
+nothing else to do.
 """
 
 import argparse

@@ -47,8 +47,8 @@ def keep(control: socket.socket, isolated: bool) -> None:
             continue
         order, fds = _order(control)
         if order is None:  # the judge is gone
-            for runner in runners:
-                runner.end()
+            while runners:
+                runners.pop(0).end(False, runners)
             return
         said = {"left": 0}
         if order["do"] == "start":
@@ -97,7 +97,7 @@ class Running:
                 self.why = what
                 self._kill(spared)
 
-    def end(self, gone: bool = False, spared: list["Running"] = ()) -> dict:
+    def end(self, gone: bool, spared: list["Running"]) -> dict:
         """Kill all that is left but those spared. Says why it had ended by itself, "" if it had not.
 
         gone: the judge has seen the line close, so the process is ending, or pretends to.
