@@ -198,14 +198,19 @@ def test_nothing_is_left_for_the_next_answer(box):
     assert not [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "4711"]]
 
 
-def test_the_warm_process_may_die_and_all_of_it_goes_when_closed():
-    sandbox = Sandbox(LIMITS)
-    children = psutil.Process(sandbox._process.pid).children(recursive=True)
-    children[-1].kill()
-    with f(sandbox, "    return 5") as answer:
-        assert answer() == 5
-    children = psutil.Process(sandbox._process.pid).children(recursive=True)
-    sandbox.close()
+@pytest.mark.parametrize("part", ["the warm process", "the runner that waits"])
+@pytest.mark.parametrize("pause", [0, 0.01, 0.3])
+def test_what_waits_may_die_and_all_of_it_goes_when_closed(part, pause):
+    with Sandbox(LIMITS) as sandbox:
+        with f(sandbox, "    return 4") as answer:
+            assert answer() == 4
+        time.sleep(0.3)  # the first runner is gone, the second waits
+        _, keeper, spare = psutil.Process(sandbox._process.pid).children(recursive=True)
+        (keeper if part == "the warm process" else spare).kill()
+        time.sleep(pause)
+        with f(sandbox, "    return 5") as answer:
+            assert answer() == 5 and not answer.problem and not answer.lost
+        children = psutil.Process(sandbox._process.pid).children(recursive=True)
     psutil.wait_procs(children, timeout=5)
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 

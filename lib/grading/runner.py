@@ -302,6 +302,8 @@ def serve(channel: socket.socket) -> int:
         except (ValueError, TypeError, RuntimeError, MemoryError, RecursionError) as error:
             wire.send(channel, {"n": what.get("n"), "unreadable": str(error)[:300]})
 
+    wire.receive(channel)
+    wire.send(channel, {})  # still there: whatever happens from here on is the answer's doing
     order = wire.receive(channel, resolve)
     torch.default_generator.manual_seed(order["seed"])
     namespace = _define(order)

@@ -352,8 +352,18 @@ class RemoteAnswer:
             raise Gone(self.problem)
         self._starts += 1
         self._calls = 0
-        self._stack = contextlib.ExitStack()
-        self._line = self._stack.enter_context(self.sandbox.channel(self._deadline))
+        for again in (True, False):
+            self._stack = contextlib.ExitStack()
+            self._line = self._stack.enter_context(self.sandbox.channel(self._deadline))
+            try:
+                self._send({})
+                self._receive()  # it is there
+                break
+            except Gone:
+                if not again:
+                    self.lost = True
+                    raise
+                self.problem, self._final, self.lost = "", False, False  # it died while it waited: no answer's doing
         order = {"prelude": PRELUDE, "helpers": list(self.code.helpers), "source": self.code.source}
         self._send({**order, "name": self.code.name, "seed": self.seed})
         said = self._receive()
