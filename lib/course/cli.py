@@ -146,7 +146,7 @@ def measure_command(
     """
     from rich.console import Console
 
-    from lib.course import lessons, report, runner
+    from lib.course import expectations, lessons, report, runner
     from lib.course.measure import measure
 
     if preset == "auto":
@@ -169,7 +169,8 @@ def measure_command(
             except runner.Interrupted as interruption:
                 click.echo(f"course: interrupted; nothing written for {lesson.stem}", err=True)
                 return interruption.status
-        click.echo(f"{lesson.stem}: {len(entries)} claims under {preset}")
+        taken = f"{expectations.seconds(lesson.number, preset)} s"
+        click.echo(f"{lesson.stem}: {taken if only_seconds else f'{len(entries)} claims'} under {preset}")
         for entry in entries:
             low, high = entry["presets"][preset]["band"]
             click.echo(f"  {entry['id']}: mean {entry['presets'][preset]['mean']:g}, band {low:g} to {high:g}")
