@@ -11,6 +11,7 @@ Orca: iteration-level scheduling). A long prompt is read in pieces, between the 
 """
 
 import contextlib
+import logging
 import math
 import mmap
 import threading
@@ -203,12 +204,13 @@ class Engine:
     ):
         block_size = model.config.block_size
         context = min(2048, block_size) if context is None else context
-        for name, value, least in (("max_batch", max_batch, 1), ("context", context, 2), ("max_waiting", max_waiting, 0),
-                                   ("chunk", chunk, 1)):
-            if value < least:
-                raise CourseError(f"{name} must be at least {least}, not {value}")
+        least = dict(max_batch=1, context=2, max_waiting=0, chunk=1)
+        given = dict(max_batch=max_batch, context=context, max_waiting=max_waiting, chunk=chunk)
+        for name, value in given.items():
+            if value < least[name]:
+                raise CourseError(f"{name} must be at least {least[name]}, not {value}")
         if context > block_size:
-            raise CourseError(f"a context of {context} tokens is more than block_size={block_size}; choose a shorter one")
+            raise CourseError(f"a context of {context} is more than block_size={block_size}; choose a shorter one")
         weight = model.embedding.weight
         # Laid out for several rows also where max_batch is 1: one row then rounds as it does among others.
         self.model = model if isinstance(model, Decoder) else Decoder(model, rows=max(2, max_batch))
@@ -295,7 +297,7 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> bool:
-        """Let go who is done with, read some of a prompt, write one token for each. False if there was nothing to do."""
+        """Let go of the cancelled, read some of a prompt, write a token for each. False if there was nothing to do."""
         self._let_go()
         self._read()
         self._write()
@@ -345,7 +347,7 @@ class Engine:
             self._give(seats, logits)
 
     def _pass(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """The scores (B, V) after the last of tokens (B, T), which stand at starts (B,) and on, in rows from `first`."""
+        """The scores (B, V) after the last of tokens (B, T), which stand at starts (B,) and on; rows from `first`."""
         model, config, device = self.model, self.model.config, self.rows.device
         T = len(tokens[0])
         end = min(self.context, -(-(max(starts) + T) // ROUND) * ROUND)  # S
@@ -407,6 +409,7 @@ class Engine:
             self._reading = None
 
     def _fail(self, fault: Exception) -> None:
+        logging.getLogger(__name__).error("a step failed; the requests that were in it are lost", exc_info=fault)
         for seat in [*self._writing, self._reading]:
             if seat is not None and not seat.finish:
                 with contextlib.suppress(Exception):
