@@ -3,6 +3,7 @@
 import threading
 from itertools import pairwise
 
+import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -218,7 +219,7 @@ def test_who_is_cancelled_frees_the_place_before_the_next_step():
     engine = Engine(make(), Letters(), max_batch=2, chunk=8)
     first, a = ask(engine, prompt(4, 1), 200)
     _, b = ask(engine, prompt(5, 2), 40)
-    third, c = ask(engine, prompt(6, 3), 7)
+    _, c = ask(engine, prompt(6, 3), 7)
     for _ in range(5):
         engine.step()
     assert engine.seated == 2 and engine.waiting == 1
@@ -279,6 +280,23 @@ def test_memory_is_bounded_and_comes_back():
     assert engine.rows.memory.nbytes == engine.rows.most_bytes == 2 * 2 * 2 * 2 * 64 * 8 * 4
     finish(engine)
     assert engine.rows.memory is None
+
+
+def test_rows_take_up_what_is_written_to_and_give_all_of_it_back():
+    config = Config.llama(vocab_size=8, block_size=4096, n_layer=2, n_head=4, d_model=256)
+    rows = Rows(config, 8, 4096, torch.device("cpu"), torch.float32)
+    assert rows.most_bytes == 2 * 2 * 8 * 4 * 4096 * 64 * 4 == 2**27
+    process = psutil.Process()
+    before = process.memory_info().rss
+    layers = rows.layers(0, torch.arange(8)[None], 64)
+    for layer in layers:
+        layer.extend(torch.ones(1, 4, 8, 64), torch.ones(1, 4, 8, 64))
+    assert process.memory_info().rss - before < 2**24  # one short text
+    rows.memory.fill_(1.0)
+    assert process.memory_info().rss - before > 2**26
+    del layers, layer
+    rows.release()
+    assert process.memory_info().rss - before < 2**24
 
 
 def test_a_row_that_was_used_before_does_not_show():
