@@ -19,7 +19,8 @@ VARIABLE = "COURSE_SERVE_TOKEN"
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
               help="0 takes one that is free.")
 @click.option("--token", envvar=VARIABLE, metavar="TOKEN",
-              help=f"What clients must know; default: the variable {VARIABLE}, or a fresh one, printed once.")
+              help=f"What clients must know; default: the variable {VARIABLE}, which a list of processes does not "
+                   "show, or a fresh one, printed once.")
 @click.option("--name", metavar="NAME", help="What clients call the model; default: smollm2, or the folder's name.")
 @click.option("--max-batch", type=click.IntRange(1, 1024), default=32, show_default=True, metavar="N",
               help="How many requests are answered at once.")
