@@ -117,6 +117,7 @@ def main() -> None:
                 wall, cpu = time.perf_counter() - began, sum(computes.cpu_times()[:2]) - before
                 tokens, firsts = sum(answer[1] for answer in answers), [answer[2] for answer in answers]
                 texts[name] = [answer[0] for answer in answers]
+                print(f"{name}: {tokens} tokens in {wall:.1f} s, {cpu:.1f} CPU s", flush=True)
                 results[name].append(dict(
                     tokens=tokens, wall=wall, cpu=cpu, tokens_a_second=tokens / wall, tokens_a_cpu_second=tokens / cpu,
                     first_p50=percentile(firsts, 0.5), first_p95=percentile(firsts, 0.95),
