@@ -74,7 +74,8 @@ class Model:
 
     active: parameters that one token meets (fewer than all, with experts). matrices: weights that multiply one token,
     the output head among them, tied or not. windows: for each layer how far back it looks, None for everything.
-    kind: decoder, encoder, encoder-decoder or vision. exact: "formula", or "transformers" if that built it.
+    d_ff: the MLP's width, or with experts that of all a token meets. kind: decoder, encoder, encoder-decoder or vision.
+    exact: "formula", or "transformers" if that built it.
     """
 
     name: str
@@ -160,8 +161,9 @@ def _short(value) -> str:
 
 
 def _number(value: int) -> str:
-    return str(value) if abs(value) < 10**15 else f"{'-' if value < 0 else ''}{float(abs(value)):.0e}" if abs(
-        value) < 10**300 else "a number with hundreds of digits"
+    if abs(value) < 10**15:
+        return str(value)
+    return f"{float(value):.0e}" if abs(value) < 10**300 else "a number with hundreds of digits"
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ def _decoder(f: Fields, family: Family, *, gated=True, qkv_bias=False, out_bias=
         if experts.get("shared"):  # one MLP that all tokens pass, with a gate of its own
             parts["mlp"] += experts["layers"] * (mlp(D, experts["shared"], gated=True) + linear(D, 1))
         idle = experts["layers"] * (experts["count"] - experts["chosen"]) * one
+        s = s | dict(F=experts["chosen"] * experts["width"] + (experts.get("shared") or 0))  # what a token meets
     parts["norms"] = (L * norms + final_norm + embedding_norm) * norm(D, shift) + Size(other=L * head_norms)
     return dict(kind="decoder", parts=parts, idle=idle, tied=tied, gated=gated, sizes=s, head_width=E,
                 head_bias=head_bias, windows=tuple(windows(s["L"]) if windows else [None] * L))  # fmt: skip
@@ -389,7 +392,7 @@ def _opt(f, family):
     s, bias, affine = _sizes(f, family), f.flag("enable_bias", True), f.flag("layer_norm_elementwise_affine", True)
     before = f.flag("do_layer_norm_before", True) and not f.flag("_remove_final_layer_norm")
     built = _decoder(f, family, gated=False, qkv_bias=bias, out_bias=bias, mlp_bias=bias, shift=True, final_norm=before,
-                     positions=s["T"] + 2, sizes=s, embedding_width=f.size("word_embed_proj_dim", 768))  # fmt: skip
+                     positions=s["T"] + 2, sizes=s, embedding_width=f.size("word_embed_proj_dim", None))  # fmt: skip
     if not affine:
         built["parts"]["norms"] = Size()
     return built

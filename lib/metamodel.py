@@ -59,14 +59,20 @@ def build(config: dict, name: str, counted: str | None, known: list[str]) -> Mod
 
 
 def _class(made, counted: str | None):
-    """The class that the config names, or the first that transformers has for it: with a head for words, else bare."""
+    """The class that the config names, or what fits its type: for translation or writing, else bare (an encoder)."""
     if counted is not None:
         found = getattr(transformers, counted, None)
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
         raise CourseError(f"transformers has no model class {counted!r}; name another with --architecture")
-    for auto in (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM,
-                 transformers.AutoModelForImageTextToText, transformers.AutoModel):  # fmt: skip
+    bare, writing = [transformers.AutoModel], [transformers.AutoModelForCausalLM]
+    if made.is_encoder_decoder:
+        order = [transformers.AutoModelForSeq2SeqLM, transformers.AutoModelForSpeechSeq2Seq, *bare]
+    elif type(made) in transformers.AutoModelForMaskedLM._model_mapping:
+        order = bare
+    else:
+        order = [transformers.AutoModelForImageTextToText, *writing, *bare]
+    for auto in order:
         if type(made) in auto._model_mapping:
             found = auto._model_mapping[type(made)]
             return found[0] if isinstance(found, tuple) else found
