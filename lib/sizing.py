@@ -102,11 +102,11 @@ def layer_activations(model: Model, width: float = 4) -> float:
     """Bytes that one layer keeps of one token for the way back, with fused attention (no T×T scores are kept).
 
     In numbers: 4 D for the stream and its normed copies, before attention and before the MLP; queries and mixture,
-    2 H·Dh; keys and values, 2 K·Dh; the MLP's 4 F if gated (gate, its bend, up, product), else 2 F; and three more
-    rows where the layout must change. A family with experts keeps what its chosen experts do.
+    2 H·Dh; keys and values, 2 K·Dh; the MLP's 2 F. A family with rotary positions and a gated MLP keeps another H·Dh
+    and 2 F (gate, its bend, up, product). benchmarks/sizing.py measures it on lib's own Transformer.
     """
     q, kv = model.n_head * model.head_dim, model.n_kv_head * model.head_dim
-    rows = 4 * model.d_model + 2 * q + 2 * kv + (4 if model.gated else 2) * model.d_ff
+    rows = 4 * model.d_model + 2 * q + 2 * kv + (q + 4 * model.d_ff if model.gated else 2 * model.d_ff)
     return width * rows
 
 
@@ -148,7 +148,8 @@ def training_memory(
     }
     total = sum(memory.values())
     if not accumulate:  # either all activations are there, or all gradients
-        moments = (memory["activations"] + memory["logits"], memory["gradients"] + tokens * 2 * layer)
+        twice = width * model.vocab_size * model.d_model if model.tied else 0  # the head's and the embedding's
+        moments = (memory["activations"] + memory["logits"], memory["gradients"] + tokens * 2 * layer + twice)
         total = memory["weights"] + memory["optimizer"] + max(moments)
     return {key: float(value) for key, value in memory.items()} | {"total": float(total)}
 
@@ -169,7 +170,7 @@ def inference_memory(
     context = model.context if context is None else context
     prompt = context if prompt is None else prompt
     width = WIDTH[precision]
-    rows = 3 * model.d_model + (3 if model.gated else 2) * model.d_ff
+    rows = 4 * model.d_model + (3 if model.gated else 2) * model.d_ff
     memory = {
         "weights": weight_bytes(model.parameters, precision, quantize),
         "kv_cache": kv_cache_bytes(model, context, batch, width),

@@ -1,6 +1,5 @@
-"""Parameters from a config alone, to the digit: published models, random ones, every head, and configs that are none."""
+"""Parameters from a config alone, to the digit: published models, random ones, every head."""
 
-import json
 import os
 import warnings
 
@@ -15,9 +14,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 
-from lib import counting
 from lib.counting import FAMILIES, count, load, shipped
-from lib.errors import CourseError
 
 # What Hugging Face's pages and the papers say of these checkpoints, to the digit, from outside this machine.
 STATED = {
@@ -66,7 +63,7 @@ CAUSAL = {
     "gemma3_text": "Gemma3", "phi": "Phi", "phi3": "Phi3", "opt": "OPT", "bloom": "Bloom", "falcon": "Falcon",
     "olmo": "Olmo", "olmo2": "Olmo2", "starcoder2": "Starcoder2", "cohere": "Cohere", "stablelm": "StableLm",
 }  # fmt: skip
-PREFIX = CAUSAL | {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert", "t5": "T5", "mt5": "MT5", "vit": "ViT"}
+PREFIX = CAUSAL | dict(bert="Bert", roberta="Roberta", distilbert="DistilBert", t5="T5", mt5="MT5", vit="ViT")
 CLASSES = {
     "bert": "Model ForMaskedLM ForPreTraining ForNextSentencePrediction ForSequenceClassification "
             "ForTokenClassification ForQuestionAnswering ForMultipleChoice LMHeadModel",
@@ -77,9 +74,9 @@ CLASSES = {
     "vit": "Model ForImageClassification ForMaskedImageModeling",
 }  # fmt: skip
 DECODER = "Model ForCausalLM ForSequenceClassification ForTokenClassification ForQuestionAnswering"
-FLAGS = ("attention_bias", "mlp_bias", "use_qkv_bias", "qkv_bias", "qk_layernorm", "use_qk_norm", "use_parallel_residual",
-         "multi_query", "parallel_attn", "new_decoder_architecture", "bias", "use_bias", "enable_bias", "use_sliding_window",
-         "layer_norm_elementwise_affine", "do_layer_norm_before", "tie_word_embeddings")  # fmt: skip
+FLAGS = ("attention_bias", "mlp_bias", "use_qkv_bias", "qkv_bias", "qk_layernorm", "use_qk_norm",
+         "use_parallel_residual",         "multi_query", "parallel_attn", "new_decoder_architecture", "bias", "use_bias", "enable_bias",
+         "use_sliding_window",         "layer_norm_elementwise_affine", "do_layer_norm_before", "tie_word_embeddings")  # fmt: skip
 
 
 def classes(family: str) -> list[str]:

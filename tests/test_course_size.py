@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from lib.course import cli
 from lib.counting import count, load
+from lib.course import cli
 from lib.errors import CourseError
 
 

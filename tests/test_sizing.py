@@ -1,6 +1,9 @@
 """Published figures, each within its tolerance, and what must hold of any estimate."""
 
+import importlib.util
 import math
+import os
+from pathlib import Path
 
 import pytest
 
@@ -76,8 +79,10 @@ def test_a_window_bounds_attention_and_experts_rest():
 # Memory
 
 ZERO = {  # Rajbhandari et al. 2020, table 1 and figure 1: GB a device for 7.5 B, 128 B and 1 T, by stage
-    1: [(120, 2048, 16000), (52.5, 896, 7000), (35.6, 608, 4750), (31.4, 536, 4187), (30.4, 518, 4046), (30.1, 513, 4011)],
-    2: [(120, 2048, 16000), (41.3, 704, 5500), (21.6, 368, 2875), (16.6, 284, 2218), (15.4, 263, 2054), (15.1, 257, 2013)],
+    1: [(120, 2048, 16000), (52.5, 896, 7000), (35.6, 608, 4750), (31.4, 536, 4187),
+        (30.4, 518, 4046), (30.1, 513, 4011)],
+    2: [(120, 2048, 16000), (41.3, 704, 5500), (21.6, 368, 2875), (16.6, 284, 2218),
+        (15.4, 263, 2054), (15.1, 257, 2013)],
     3: [(120, 2048, 16000), (30, 512, 4000), (7.5, 128, 1000), (1.88, 32, 250), (0.47, 8, 62.5), (0.12, 2, 15.6)],
 }  # fmt: skip
 
@@ -194,3 +199,17 @@ def test_devices_state_their_source():
     with pytest.raises(CourseError, match=r"unknown device 'h1000'; choose h100, .*laptop.*Did you mean h100"):
         device("h1000")
     assert device("H100").peak("float8") == device("h100").peak("bfloat16")
+
+
+# Against what this machine really uses
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel's high-water mark is Linux's")
+@pytest.mark.parametrize("name", ["train, grouped heads", "answer, many texts"])
+def test_estimates_against_measured_peaks(name):
+    """Two of the shapes that benchmarks/sizing.py measures, within 10 %."""
+    path = Path(__file__).resolve().parent.parent / "benchmarks" / "sizing.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_sizing", path)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    near(bench.estimated(name), bench.measured(name), 0.10)

@@ -33,7 +33,8 @@ class Amount(click.ParamType):
               help="How many of them.")
 @click.option("--batch", type=click.IntRange(1, 10**7), default=1, show_default=True, metavar="N",
               help="Sequences at a time, on each device.")
-@click.option("--context", type=click.IntRange(1, 10**8), metavar="N", help="Tokens in a sequence; default: the model's, at most 4096.")
+@click.option("--context", type=click.IntRange(1, 10**8), metavar="N",
+              help="Tokens in a sequence; default: the model's, at most 4096.")
 @click.option("--precision", type=click.Choice(["mixed", "float32", "bfloat16", "float16"]), default="mixed",
               show_default=True, help="Of training; inference takes bfloat16 for mixed.")
 @click.option("--optimizer", type=click.Choice(["adamw", "momentum", "sgd"]), default="adamw", show_default=True)
@@ -133,7 +134,7 @@ def _print(report: dict, model, chip) -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    asked, memory, answers, plan = (report[k] for k in ("asked", "training_memory", "inference_memory", "training_plan"))
+    asked, plan, memory, answers = (report[k] for k in "asked training_plan training_memory inference_memory".split())
     idle = f" ({model.active:,} for one token)" if model.idle else ""
     table.add_row("parameters", f"{model.parameters:,}{idle}")
     table.add_row("", ", ".join(f"{part} {n:,}" for part, n in model.parts.items()))
@@ -150,8 +151,8 @@ def _print(report: dict, model, chip) -> None:
         table.add_row("", f"{'fits' if parts['fits'] else 'does not fit'} {held}")
     if "inference_bounds" in report:
         bound = report["inference_bounds"]
-        table.add_row("at best", f"prompt of {asked['context']:,} tokens read in {_time(bound['prefill_seconds'])}, then "
-                                 f"{bound['tokens_per_second']:,.1f} tokens a second (batch {asked['batch']})")  # fmt: skip
+        table.add_row("at best", f"prompt of {asked['context']:,} tokens read in {_time(bound['prefill_seconds'])}, "
+                                 f"then {bound['tokens_per_second']:,.1f} tokens a second (batch {asked['batch']})")
     console = Console()
     console.print(f"{model.name}: {model.counted}, {model.n_layer} layers of width {model.d_model}", highlight=False,
                   markup=False)  # fmt: skip
@@ -177,6 +178,6 @@ def _bytes(number: float) -> str:
 
 def _time(seconds: float) -> str:
     for unit, name in ((365.25 * 86400, "years"), (86400, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds")):
-        if seconds >= 2 * unit or unit == 1 and seconds >= 1:
+        if seconds >= 2 * unit or (unit == 1 and seconds >= 1):
             return f"{seconds / unit:,.3g} {name}" if seconds / unit < 1000 else f"{seconds / unit:,.0f} {name}"
     return f"{seconds * 1e3:.3g} ms" if seconds else "no time"
