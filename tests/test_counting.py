@@ -74,9 +74,11 @@ CLASSES = {
     "vit": "Model ForImageClassification ForMaskedImageModeling",
 }  # fmt: skip
 DECODER = "Model ForCausalLM ForSequenceClassification ForTokenClassification ForQuestionAnswering"
-FLAGS = ("attention_bias", "mlp_bias", "use_qkv_bias", "qkv_bias", "qk_layernorm", "use_qk_norm",
-         "use_parallel_residual",         "multi_query", "parallel_attn", "new_decoder_architecture", "bias", "use_bias", "enable_bias",
-         "use_sliding_window",         "layer_norm_elementwise_affine", "do_layer_norm_before", "tie_word_embeddings")  # fmt: skip
+FLAGS = """
+    attention_bias mlp_bias use_qkv_bias qkv_bias qk_layernorm use_qk_norm use_parallel_residual
+    multi_query parallel_attn new_decoder_architecture bias use_bias enable_bias use_sliding_window
+    layer_norm_elementwise_affine do_layer_norm_before tie_word_embeddings
+""".split()
 
 
 def classes(family: str) -> list[str]:
