@@ -2,8 +2,7 @@
 
 Read the files in the order of the lessons: device, corpus, tokenizer, embedding, attention, transformer,
 training, parallel, generation, decoding, pretrained, images, vision, families, counting, sizing, scaling, plotting.
-`lib.course` runs the lessons,
-`lib.grading` checks the exercises; neither is imported by the model.
+`lib.course` runs the lessons, `lib.grading` checks the exercises; neither is imported by the model.
 
 Axis letters, the same in every shape comment and docstring:
 
