@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from lib import ledger
+from lib.course import ledger
+from lib.course.ledger import Entry, Ledger, claim
 from lib.errors import CourseError
-from lib.ledger import Entry, Ledger, claim
 
 GOOD = dict(stage="select", decision="the rule", instead_of=["SmolLM2", "a coin"], number=0.8, shown="0.8 right",
             source="measured here")  # fmt: skip
