@@ -8,6 +8,7 @@ Three splits. "train" and "seen" have the same phrasings and turn structures, bu
 "unseen" has other phrasings, other products and other turn structures as well.
 """
 
+import dataclasses
 import functools
 import hashlib
 import random
@@ -569,6 +570,16 @@ def make(split: str, n: int, seed: int = 0) -> list[Example]:
         example = writer.write()
         found.setdefault(example.dialogue, example)
     return list(found.values())
+
+
+def renumber(example: Example, rng: random.Random) -> Example:
+    """The same conversation about orders of other, made-up numbers."""
+    numbers = sorted(set(re.findall(r"#W\d+", example.dialogue)))
+    new = dict(zip(numbers, (f"#W{n}" for n in rng.sample(range(1_000_000, 10_000_000), len(numbers))), strict=True))
+    dialogue, line = (
+        re.sub(r"#W\d+", lambda found: new[found[0]], text) for text in (example.dialogue, example.summary)
+    )
+    return dataclasses.replace(example, dialogue=dialogue, summary=line)
 
 
 def messages(dialogue: str) -> list[dict[str, str]]:
