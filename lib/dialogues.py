@@ -89,15 +89,32 @@ def wrong_facts(said: str, meant: str) -> tuple[str, ...]:
     ours, theirs = facts(said), facts(meant)
     if ours is None or theirs is None:
         return ("form",)
-    return tuple(name for name in ("action", "order", "items", "detail") if getattr(ours, name) != getattr(theirs, name))
+    return tuple(
+        name for name in ("action", "order", "items", "detail") if getattr(ours, name) != getattr(theirs, name)
+    )
 
 
 # --- how people say it: for each thing to say, the phrasings of "train" and "seen", then those of "unseen" -----------
 
 SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "greet": (
-        ("Hi!", "Hello.", "Hi, this is {name}.", "Good morning, {name} here.", "Hello, my name is {name}.", "Hey there."),
-        ("Good evening.", "Greetings, {name} speaking.", "Hiya, it's {name}."),
+        (
+            "Hi!",
+            "Hello.",
+            "Hi, this is {name}.",
+            "Good morning, {name} here.",
+            "Hello, my name is {name}.",
+            "Hey there.",
+            "Hi there.",
+            "Good afternoon, {name} speaking.",
+            "Hello, it's {name} again.",
+            "Dear team, I am {name}.",
+        ),
+        (
+            "Good evening.",
+            "Greetings, {name} speaking.",
+            "Hiya, it's {name}.",
+        ),
     ),
     "talk": (
         (
@@ -109,6 +126,11 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "My sister told me about your shop.",
             "I have been a customer for 12 years.",
             "The courier was very friendly.",
+            "Sorry for the noise, we are moving house.",
+            "I only have 5 minutes.",
+            "It has been a long day.",
+            "My neighbour bought the same.",
+            "I tried the website, but it was slow.",
         ),
         (
             "What a week, my train was late every day.",
@@ -127,6 +149,12 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I would like a refund for {it}{fr}.",
             "{It}{fr} should go back to you.",
             "I have to return {it}{fr}.",
+            "Please take {it}{fr} back.",
+            "I don't like {it}{fr} and will send it back.",
+            "{It}{fr} can go back.",
+            "Is a refund possible for {it}{fr}?",
+            "I have no need of {it}{fr}, please refund me.",
+            "{It}{fr} was a bad buy, I want to be paid back.",
         ),
         (
             "Can you take {it}{fr} back?",
@@ -144,6 +172,11 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I picked the wrong kind of {bare}{fr} and would like to swap it.",
             "I need another version of {it}{fr}.",
             "{It}{fr} should be exchanged, please.",
+            "{It}{fr} is the wrong variant, can I have another?",
+            "Would you change {it}{fr} for me?",
+            "Instead of {it}{fr} I'd like a different one.",
+            "I ordered {it}{fr}, but I need a different model.",
+            "Could {it}{fr} be replaced?",
         ),
         (
             "May I trade {it}{fr} in for another model?",
@@ -159,8 +192,18 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I'd like to call off {od}.",
             "I need to stop {od} before it ships.",
             "{Od} has to be cancelled.",
+            "Don't ship {od}, please.",
+            "{Od} is to be cancelled.",
+            "I don't want {od} any longer.",
+            "Please take {od} out of the system, I won't take it.",
+            "Is it too late to withdraw {od}?",
+            "Please forget about {od}, I won't buy it.",
         ),
-        ("Could you undo {od}?", "Kindly drop {od} altogether.", "I'm calling to get rid of {od} before you ship it."),
+        (
+            "Could you undo {od}?",
+            "Kindly drop {od} altogether.",
+            "I'm calling to get rid of {od} before you ship it.",
+        ),
     ),
     "move": (
         (
@@ -170,8 +213,18 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Can you deliver {od} somewhere else?",
             "{Od} should go to my new address.",
             "I need a new delivery address for {od}.",
+            "{Od} is going to the wrong place.",
+            "I moved, so {od} needs another address.",
+            "Could {od} be delivered to a different city?",
+            "Please update where {od} is shipped.",
+            "I won't be at home when {od} comes, send it elsewhere.",
+            "Please change the destination of {od}.",
         ),
-        ("Could you reroute {od}?", "{Od} is on its way to my old flat, please redirect it.", "Where {od} goes must change."),
+        (
+            "Could you reroute {od}?",
+            "{Od} is on its way to my old flat, please redirect it.",
+            "Where {od} goes must change.",
+        ),
     ),
     "refund": (
         (
@@ -181,8 +234,17 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Put the money on my {d}.",
             "I'd like the refund on my {d}.",
             "To my {d}, please.",
+            "I want it back on my {d}.",
+            "{d} would be best for the refund.",
+            "You can pay it back to my {d}.",
+            "The refund goes to my {d}.",
+            "Pay me through my {d}.",
         ),
-        ("Just credit my {d}.", "My {d} should get the money.", "Use my {d} for the refund."),
+        (
+            "Just credit my {d}.",
+            "My {d} should get the money.",
+            "Use my {d} for the refund.",
+        ),
     ),
     "option": (
         (
@@ -192,8 +254,18 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I want the one with {d}.",
             "Please send me {d}.",
             "It should be {d}.",
+            "Give me {d}.",
+            "{d}, please.",
+            "I was hoping for {d}.",
+            "The right one has {d}.",
+            "Swap it for one with {d}.",
+            "Do you have {d}?",
         ),
-        ("What I need is {d}.", "If you have it with {d}, then that.", "Could I get {d} this time?"),
+        (
+            "What I need is {d}.",
+            "If you have it with {d}, then that.",
+            "Could I get {d} this time?",
+        ),
     ),
     "no longer needed": (
         (
@@ -202,8 +274,18 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "It is not needed now.",
             "We can do without it now.",
             "I have no use for it any longer.",
+            "I won't need it after all.",
+            "My plans changed, it is of no use to me.",
+            "I already have one, so it is not needed.",
+            "We got one as a gift, so it is superfluous.",
+            "There is no reason to have it now.",
+            "I can manage without.",
         ),
-        ("There is simply no need for it now.", "It has become unnecessary.", "It turns out I won't need any of it."),
+        (
+            "There is simply no need for it now.",
+            "It has become unnecessary.",
+            "It turns out I won't need any of it.",
+        ),
     ),
     "ordered by mistake": (
         (
@@ -212,8 +294,18 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I clicked the wrong button.",
             "My son ordered it without asking.",
             "It was a mistake of mine.",
+            "I pressed buy by accident.",
+            "My daughter was playing with my phone and ordered it.",
+            "That purchase was an error.",
+            "I did not intend to buy it.",
+            "I must have ordered it in my sleep.",
+            "I wanted to look at it only, and it got ordered.",
         ),
-        ("My cat walked over the keyboard and bought it.", "I didn't mean to place it.", "A slip of the finger, sorry."),
+        (
+            "My cat walked over the keyboard and bought it.",
+            "I didn't mean to place it.",
+            "A slip of the finger, sorry.",
+        ),
     ),
     "city": (
         (
@@ -222,16 +314,54 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "The new city is {d}.",
             "Please ship it to {d}.",
             "Send it to my place in {d}.",
+            "We moved to {d}.",
+            "{d}, please.",
+            "I am in {d} now.",
+            "Deliver it to my office in {d}.",
+            "My family lives in {d}, bring it there.",
         ),
-        ("I've just moved to {d}.", "{d} is where I am now.", "My new home is in {d}."),
+        (
+            "I've just moved to {d}.",
+            "{d} is where I am now.",
+            "My new home is in {d}.",
+        ),
     ),
     "order": (
-        ("It is {o}.", "The order number is {o}.", "Sure, {o}.", "{o}.", "Order {o}.", "My order is {o}."),
-        ("Here you go: {o}.", "I have it right here, {o}.", "That would be {o}."),
+        (
+            "It is {o}.",
+            "The order number is {o}.",
+            "Sure, {o}.",
+            "{o}.",
+            "Order {o}.",
+            "My order is {o}.",
+            "Let me see, {o}.",
+            "It says {o}.",
+            "The one with {o}.",
+            "Number {o}.",
+            "One second, it is {o}.",
+        ),
+        (
+            "Here you go: {o}.",
+            "I have it right here, {o}.",
+            "That would be {o}.",
+        ),
     ),
     "from": (
-        (" from order {o}", " from {o}", " in order {o}", " of order {o}"),
-        (" out of {o}", " that came with {o}", " in my order {o}"),
+        (
+            " from order {o}",
+            " from {o}",
+            " in order {o}",
+            " of order {o}",
+            ", order {o},",
+            " (order {o})",
+            " I got with {o}",
+            " bought in {o}",
+        ),
+        (
+            " out of {o}",
+            " that came with {o}",
+            " in my order {o}",
+        ),
     ),
     "other order": (
         (
@@ -241,8 +371,19 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Thanks for {x}, by the way, that came quickly.",
             "This is not about {x}.",
             "With {x} everything went well.",
+            "Please don't touch {x}, that is another one.",
+            "Order {x} is my husband's, it does not matter here.",
+            "Another order, {x}, is still on its way.",
+            "I don't mean {x}.",
+            "Nothing to do with {x}, of course.",
+            "You sent me {x} last month, which I like.",
+            "Leave {x} as it is.",
         ),
-        ("Please leave {x} alone.", "{x} is my wife's and has nothing to do with it.", "Don't mix it up with {x}."),
+        (
+            "Please leave {x} alone.",
+            "{x} is my wife's and has nothing to do with it.",
+            "Don't mix it up with {x}.",
+        ),
     ),
     "wrong order": (
         (
@@ -252,6 +393,12 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I misread that, it's {o} and not {x}.",
             "Correction: the order is {o}.",
             "{x} was wrong, it should be {o}.",
+            "Forget {x}, take {o}.",
+            "I gave you the wrong one, {o} is right.",
+            "Not {x}. It is {o}.",
+            "Wait, I looked at an old mail: {o}.",
+            "Please use {o} instead of {x}.",
+            "My mistake, {o}.",
         ),
         (
             "Hang on, wrong e-mail. {o} it is.",
@@ -266,8 +413,16 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Wait, it is the {a}, the {y} is fine.",
             "Actually I will keep the {y}, it is the {a}.",
             "No, the {a}. I mixed it up with the {y}.",
+            "It's the {a} I meant, the {y} works well.",
+            "Hm, the {y} is good. I was talking about the {a}.",
+            "Please make that the {a} and not the {y}.",
+            "I said {y}, but I meant the {a}.",
+            "Correction, the {a}, I like the {y}.",
         ),
-        ("Did I say {y}? I was thinking of the {a}.", "The {y} can stay, my trouble is with the {a}."),
+        (
+            "Did I say {y}? I was thinking of the {a}.",
+            "The {y} can stay, my trouble is with the {a}.",
+        ),
     ),
     "added item": (
         (
@@ -276,8 +431,16 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Please add the {b}.",
             "The {b} should go back as well.",
             "I also want to return the {b}.",
+            "I want to send back the {b} too.",
+            "The {b} likewise, please.",
+            "Could you also take the {b}?",
+            "One more thing: the {b} goes back, too.",
+            "Plus the {b}, please.",
         ),
-        ("While we are at it, the {b} can come along.", "Same thing for the {b}."),
+        (
+            "While we are at it, the {b} can come along.",
+            "Same thing for the {b}.",
+        ),
     ),
     "dropped item": (
         (
@@ -286,8 +449,16 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Please leave out the {y}.",
             "Not the {y} after all.",
             "Actually the {y} stays with me.",
+            "I'd better keep the {y}.",
+            "The {y} is fine, only the other one.",
+            "My wife likes the {y}, so we keep it.",
+            "You can take the {y} off again.",
+            "Hold on, the {y} I want to have.",
         ),
-        ("The {y} has grown on me, so that one stays here.", "My brother wants to have the {y}, so take it off the list."),
+        (
+            "The {y} has grown on me, so that one stays here.",
+            "My brother wants to have the {y}, so take it off the list.",
+        ),
     ),
     "wrong detail": (
         (
@@ -296,8 +467,17 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Wait, I mean {d}.",
             "Sorry, {d} instead of {w}.",
             "Not {w} after all, {d} please.",
+            "I changed my mind: {d}.",
+            "Make that {d} and not {w}.",
+            "Correction: {d}.",
+            "{w} is wrong, {d} is right.",
+            "I'd rather have {d}.",
+            "Hm, {d} after all.",
         ),
-        ("Let me correct myself: {d}.", "Hm, rather {d} than {w}."),
+        (
+            "Let me correct myself: {d}.",
+            "Hm, rather {d} than {w}.",
+        ),
     ),
     "exchange to return": (
         (
@@ -305,8 +485,15 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I changed my mind, I'd rather return it for a refund.",
             "No, no exchange. I want my money back.",
             "On second thought, just take it back.",
+            "Skip the exchange, a refund is fine.",
+            "Better give me the money for it.",
+            "I'd prefer a refund to a swap.",
+            "Forget the other version, I'll send it back for good.",
         ),
-        ("Know what, skip the swap and give me a refund.", "Thinking about it, I'd sooner have the money."),
+        (
+            "Know what, skip the swap and give me a refund.",
+            "Thinking about it, I'd sooner have the money.",
+        ),
     ),
     "return to exchange": (
         (
@@ -314,52 +501,156 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "I changed my mind, I want to exchange it instead.",
             "No, no refund. Please swap it.",
             "On second thought, an exchange is better.",
+            "Skip the refund, send me another one.",
+            "Better change it for another version.",
+            "I'd prefer a swap to a refund.",
+            "Forget the money, I'll take a different one.",
         ),
-        ("Know what, skip the refund and replace it.", "Thinking about it, I'd sooner have another version."),
+        (
+            "Know what, skip the refund and replace it.",
+            "Thinking about it, I'd sooner have another version.",
+        ),
     ),
     "cancel to move": (
         (
             "Actually, don't cancel it, just change the address.",
             "I changed my mind, I want it, but at a new address.",
             "No, keep the order, only the address changes.",
+            "I do want it, only somewhere else.",
+            "Better send it to another address.",
+            "Don't cancel, deliver it to a different place.",
+            "Forget cancelling, I only need it redirected.",
         ),
-        ("Know what, keep it and redirect it.", "Thinking about it, only deliver it elsewhere."),
+        (
+            "Know what, keep it and redirect it.",
+            "Thinking about it, only deliver it elsewhere.",
+        ),
     ),
     "move to cancel": (
         (
             "Actually, forget the address, cancel it.",
             "I changed my mind, please cancel it instead.",
             "No, no new address. I want to cancel.",
+            "I don't want it at all any more, cancel it.",
+            "Better call it off.",
+            "Skip the new address, just cancel.",
+            "Forget the delivery, I don't want it now.",
         ),
-        ("Know what, skip the redirecting and call it off.", "Thinking about it, I'd sooner not get it at all."),
+        (
+            "Know what, skip the redirecting and call it off.",
+            "Thinking about it, I'd sooner not get it at all.",
+        ),
     ),
-    "about": ((), ("It is about order {o}.", "I have a question on {o}.", "Something came up with {o}.")),
+    "about": (
+        (),
+        (
+            "It is about order {o}.",
+            "I have a question on {o}.",
+            "Something came up with {o}.",
+        ),
+    ),
     "bye": (
-        ("Thanks!", "That is all.", "Thank you.", "Yes, please.", "Great, thanks."),
-        ("Perfect, have a good one.", "Cheers.", "That settles it."),
+        (
+            "Thanks!",
+            "That is all.",
+            "Thank you.",
+            "Yes, please.",
+            "Great, thanks.",
+            "Good, that's it.",
+            "Thanks a lot.",
+            "Yes, that is right.",
+            "No, that was it.",
+        ),
+        (
+            "Perfect, have a good one.",
+            "Cheers.",
+            "That settles it.",
+        ),
     ),
-    # what the shop says
-    "welcome": ((), ("Welcome to the shop, how may I help?", "Good day, what brings you here?")),
+    "welcome": (
+        (),
+        (
+            "Welcome to the shop, how may I help?",
+            "Good day, what brings you here?",
+        ),
+    ),
     "ask order": (
-        ("What is the order number?", "Which order is it?", "May I have the order number?"),
-        ("Could you give me the number?", "Which purchase do you mean?"),
+        (
+            "What is the order number?",
+            "Which order is it?",
+            "May I have the order number?",
+            "Please tell me the order.",
+            "Do you have the order number at hand?",
+        ),
+        (
+            "Could you give me the number?",
+            "Which purchase do you mean?",
+        ),
     ),
     "ask both": (
-        ("I see {1} and {2}. Which one?", "You have {1} and {2}, which is it?", "Is it {1} or {2}?"),
+        (
+            "I see {1} and {2}. Which one?",
+            "You have {1} and {2}, which is it?",
+            "Is it {1} or {2}?",
+        ),
         ("Two are open, {1} and {2}; which do you mean?",),
     ),
     "ask refund": (
-        ("Where should the refund go?", "How do you want the refund?"),
+        (
+            "Where should the refund go?",
+            "How do you want the refund?",
+            "To which account shall we refund?",
+            "Which payment method for the refund?",
+        ),
         ("Which way would you like to be paid back?",),
     ),
-    "ask option": (("Which one would you like?", "What should the new one be like?"), ("And in place of it?",)),
-    "ask reason": (("May I ask why?", "What is the reason?"), ("What made you decide that?",)),
-    "ask city": (("Where should it go?", "What is the new city?"), ("And the destination?",)),
-    "ok": (
-        ("I can do that.", "Let me see.", "Sure.", "One moment, please.", "All right, anything else?"),
-        ("Let me look into it.", "Happy to help with that."),
+    "ask option": (
+        (
+            "Which one would you like?",
+            "What should the new one be like?",
+            "Which version do you need?",
+        ),
+        ("And in place of it?",),
     ),
-    "what": ((), ("What can I do about it?", "I have it open. Yes?")),
+    "ask reason": (
+        (
+            "May I ask why?",
+            "What is the reason?",
+            "Is there a reason?",
+        ),
+        ("What made you decide that?",),
+    ),
+    "ask city": (
+        (
+            "Where should it go?",
+            "What is the new city?",
+            "Which city, please?",
+        ),
+        ("And the destination?",),
+    ),
+    "ok": (
+        (
+            "I can do that.",
+            "Let me see.",
+            "Sure.",
+            "One moment, please.",
+            "All right, anything else?",
+            "Noted.",
+            "Understood. Is there more?",
+            "Of course.",
+        ),
+        (
+            "Let me look into it.",
+            "Happy to help with that.",
+        ),
+    ),
+    "what": (
+        (),
+        (
+            "What can I do about it?",
+            "I have it open. Yes?",
+        ),
+    ),
 }
 
 DETAIL = {"return": "refund", "exchange": "option", "move": "city"}
@@ -368,7 +659,7 @@ REASONS = ("no longer needed", "ordered by mistake")
 REFUNDS = ("gift card", "credit card", "PayPal account", "original payment method")
 OTHER_ACTION = {"return": "exchange", "exchange": "return", "cancel": "move", "move": "cancel"}
 STRUCTURES = {
-    "train": ("at once", "asked", "read back", "two orders"),
+    "train": ("at once", "asked", "read back", "two orders", "number last", "one message", "step by step"),
     "unseen": ("number first", "shop opens", "in pieces"),
 }
 
@@ -442,7 +733,7 @@ class _Writer:
         self.other = rng.choice(theirs or everyone)
         self.products = [item.lower() for item in items]
         self.options = {item.lower(): options[item] for item in items}
-        n = 2 if self.action == "return" and len(items) > 1 and rng.random() < 0.4 else 1
+        n = 2 if self.action == "return" and len(items) > 1 and rng.random() < 0.5 else 1
         self.items = self.products[:n] if kind == "delivered" else []
         self.detail = self.draw_detail(self.action)
 
@@ -473,7 +764,9 @@ class _Writer:
     def write(self) -> Example:
         rng = self.rng
         self.case()
-        twists = rng.sample(self.possible(), k=min(len(self.possible()), rng.choice((1, 1, 2))))
+        # Twists of items are possible in fewer cases, so where they are, they come more often.
+        twists = sorted(self.possible(), key=lambda twist: rng.random() ** (4 if twist.endswith("item") else 1))
+        twists = twists[: rng.choice((1, 1, 2))]
         clash = ({"wrong item", "dropped item"}, {"change of mind", "dropped item"}, {"wrong order", "other order"})
         while any(both <= set(twists) for both in clash):
             twists.pop()
@@ -530,7 +823,19 @@ class _Writer:
             pair = [self.order, self.other]
             rng.shuffle(pair)
             which = self.say("ask both", **{"1": pair[0], "2": pair[1]})
-            turns = [(C, [*greet, without]), (S, [which]), (C, [number, *aside]), (S, [ask]), (C, [*talk, *told, *mend])]
+            turns = [
+                (C, [*greet, without]),
+                (S, [which]),
+                (C, [number, *aside]),
+                (S, [ask]),
+                (C, [*talk, *told, *mend]),
+            ]
+        elif structure == "number last":
+            turns = [(C, [*greet, *talk, without, *told]), (S, [self.say("ask order")]), (C, [*aside, number, *mend])]
+        elif structure == "one message":
+            turns = [(C, [*greet, *aside, with_number, *talk, *told, *mend])]
+        elif structure == "step by step":
+            turns = [(C, [*greet, *talk, with_number]), (S, [ask]), (C, told), (S, [ok]), (C, [*aside, *mend] or [bye])]
         elif structure == "number first":
             turns = [(C, [*greet, self.say("about", o=order)]), (S, [self.say("what")]), (C, [*talk, without, *told]),
                      (S, [ok]), (C, [*aside, *mend] or [bye])]  # fmt: skip
@@ -548,7 +853,9 @@ class _Writer:
         source = self.rng.choice(SAY["from"][self.voice]).replace("{o}", order) if order else ""
         if action in ("cancel", "move"):
             return self.say(action, od=f"order {order}" if order else self.rng.choice(("an order", "my order")))
-        joint = self.rng.choice((" and the ", " and also the ") if not self.voice else (" plus the ", ", and then the "))
+        joint = self.rng.choice(
+            (" and the ", " and also the ") if not self.voice else (" plus the ", ", and then the ")
+        )
         return self.say(action, it="the " + joint.join(items), bare=items[0], fr=source)
 
     def say_detail(self, action: str, detail: str) -> str:

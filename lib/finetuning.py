@@ -9,6 +9,8 @@ Adapters are saved in the format of Hugging Face's peft, which reads ours and wh
 """
 
 import contextlib
+import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -157,7 +159,9 @@ def remove_lora(model: Transformer) -> Transformer:
 def only_last(model: Transformer, n: int) -> Transformer:
     """Freeze all but the last n blocks and the norm after them, in place; returns the model."""
     if not 1 <= n <= len(model.blocks):
-        raise CourseError(f"this model has {len(model.blocks)} blocks; train the last 1 to {len(model.blocks)}, not {n}")
+        raise CourseError(
+            f"this model has {len(model.blocks)} blocks; train the last 1 to {len(model.blocks)}, not {n}"
+        )
     model.requires_grad_(False)
     model.blocks[-n:].requires_grad_()
     model.norm.requires_grad_()
@@ -167,6 +171,24 @@ def only_last(model: Transformer, n: int) -> Transformer:
 def count_trainable(model: nn.Module) -> int:
     """The numbers that learn, a tied matrix counted once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+METHODS = ("LoRA", "last layers", "full")
+RATES = {"LoRA": 2e-3, "last layers": 5e-4, "full": 1e-4}  # the more learns, the smaller its steps
+RECIPE = TrainConfig(steps=60, batch_size=4, lr=RATES["LoRA"], warmup=6, weight_decay=0.0, min_lr=0.05)
+
+
+def prepare(model: Transformer, method: str, config: TrainConfig = RECIPE, last: int = 6) -> TrainConfig:
+    """Free, in place, the weights that a method lets learn; returns the recipe at the method's rate."""
+    if method not in METHODS:
+        raise CourseError(f"unknown method {method!r}; choose {', '.join(METHODS)}")
+    if method == "LoRA":
+        add_lora(model, seed=config.seed)
+    elif method == "last layers":
+        only_last(model, last)
+    else:
+        model.requires_grad_()
+    return dataclasses.replace(config, lr=RATES[method])
 
 
 # --- adapters as files ------------------------------------------------------------------------------------------------
@@ -267,7 +289,10 @@ def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
             keys = [_their_key(place, side) for side in "AB"]
             if layer is not None and keys[0] in tensors and keys[1] in tensors:
                 found[place] = tuple(tensors.pop(key) for key in keys)
-                shapes, ours = [tuple(t.shape) for t in found[place]], [(rank, layer.in_features), (layer.out_features, rank)]  # noqa: E501
+                shapes, ours = (
+                    [tuple(t.shape) for t in found[place]],
+                    [(rank, layer.in_features), (layer.out_features, rank)],
+                )
                 if shapes != ours:
                     raise CourseError(
                         f"the adapter in {folder} is for another base model: {keys[0]} and B have shapes {shapes}, "
@@ -413,7 +438,9 @@ def finetune(
             history.tokens += sum(len(row.tokens) for row in chosen)
             done = step + 1
             watch(done, history.train_loss[-1])
-            if path is not None and (done == config.steps or config.checkpoint_every and not done % config.checkpoint_every):
+            if path is not None and (
+                done == config.steps or (config.checkpoint_every and not done % config.checkpoint_every)
+            ):
                 save_checkpoint(path, model, optimizers, config, history, text)
     model.eval()
     return history
@@ -423,7 +450,9 @@ def finetune(
 
 
 @torch.no_grad()
-def reply(model: Transformer, tokenizer, prompts: Sequence[Sequence[int]], batch_size: int = 16, most: int = 40) -> list[str]:
+def reply(
+    model: Transformer, tokenizer, prompts: Sequence[Sequence[int]], batch_size: int = 16, most: int = 40
+) -> list[str]:
     """What the model answers to each prompt of ids, greedily, in at most `most` tokens; prompts of like length together.
 
     The LoRA is merged for the time, and the weights are laid out for writing (lib.decoding).
@@ -451,3 +480,23 @@ def reply(model: Transformer, tokenizer, prompts: Sequence[Sequence[int]], batch
 def summarise(model: Transformer, tokenizer, conversations: Sequence[str], batch_size: int = 16) -> list[str]:
     """The model's one-line summary of each conversation."""
     return reply(model, tokenizer, [tokenizer.chat(dialogues.messages(text)) for text in conversations], batch_size)
+
+
+def request_flops(model: Transformer, prompt: int, said: int) -> int:
+    """Multiplications and additions to read a prompt of so many tokens and to write so many, with a cache.
+
+    Two for each number of each matrix and token; the head, at each token that is written only; and attention's
+    products of queries with keys, and of weights with values (Kaplan et al. 2020, section 2.1, table 1).
+    """
+    config = model.config
+    matrices = sum(p.numel() for p in model.blocks.parameters() if p.ndim > 1)
+    tokens = prompt + said
+    pairs = tokens * (tokens + 1) // 2
+    attention = 4 * config.n_layer * config.n_head * config.head_dim * pairs
+    return 2 * matrices * tokens + 2 * model.head.weight.numel() * said + attention
+
+
+@functools.cache
+def studies() -> dict:
+    """What `python benchmarks/finetuning.py` measured when the course was made; do not change it."""
+    return json.loads((Path(__file__).resolve().parent.parent / "data" / "finetuning.json").read_text(encoding="utf-8"))

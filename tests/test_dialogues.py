@@ -1,4 +1,4 @@
-"""Dialogues that can be checked: the facts go through the summary and back, the splits share nothing, bad data is named."""
+"""Dialogues that can be checked: facts go through the summary and back, splits share nothing, bad data is named."""
 
 import dataclasses
 import random
@@ -71,7 +71,7 @@ def test_it_is_hard_in_all_the_ways():
         seen = {twist for example in MANY[split] for twist in example.twists}
         assert seen >= {*TWISTS, "two items", "small talk"}
         two_numbers = [len(set(re.findall(r"#W\d+", example.dialogue))) == 2 for example in MANY[split]]
-        assert sum(two_numbers) > 200
+        assert sum(two_numbers) > 150
         # the last number is not always the one, nor the first: a rule that looks at places fails
         places = [re.findall(r"#W\d+", e.dialogue).index(facts(e.summary).order) for e in MANY[split]]
         assert 0.4 < sum(place == 0 for place in places) / 400 < 0.9

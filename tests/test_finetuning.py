@@ -128,8 +128,8 @@ def test_what_learns_is_what_was_asked_for():
 
 def test_default_targets_are_about_a_hundredth_of_smollm2():
     with torch.device("meta"):
-        config = Config.llama(vocab_size=49152, block_size=128, n_layer=30, n_head=9, n_kv_head=3, d_model=576, d_ff=1536)
-        model = Transformer(config)
+        sizes = dict(vocab_size=49152, block_size=128, n_layer=30, n_head=9, n_kv_head=3, d_model=576, d_ff=1536)
+        model = Transformer(Config.llama(**sizes))
     whole = sum(p.numel() for p in model.parameters())
     assert whole == 134_515_008
     for block in model.blocks:
@@ -283,7 +283,7 @@ def test_the_loss_asks_for_the_summary_and_its_end_only():
     row = finetuning.row(Letters(), example)
     asked = [after for _, after, asked in finetuning.shown(Letters(), row) if asked]
     assert "".join(asked) == "Cancel.\0"
-    assert [here for here, _, asked in finetuning.shown(Letters(), row) if asked][0] == ">"
+    assert next(here for here, _, asked in finetuning.shown(Letters(), row) if asked) == ">"
     x, y = batch([row, Row((1, 2, 3, 4), 2)])
     assert x.shape == y.shape == (2, len(row.tokens) - 1)
     assert y[1].tolist() == [IGNORE, 3, 4] + [IGNORE] * (y.size(1) - 3)
@@ -292,7 +292,7 @@ def test_the_loss_asks_for_the_summary_and_its_end_only():
 
 def test_rows_refuse_bad_data():
     good = Example("Customer: hi", "Cancel.")
-    with pytest.raises(CourseError, match="example 0 has .* tokens, more than 20"):
+    with pytest.raises(CourseError, match="more than 20"):
         finetuning.rows(Letters(), [good], most=20)
     with pytest.raises(CourseError, match="same dialogue"):
         finetuning.rows(Letters(), [good, good])
@@ -325,8 +325,8 @@ def test_it_learns_by_heart():
     model = tiny()
     with torch.no_grad():
         before = answer_loss(model, *batch(some_rows())).item()
-    history = finetune(model, some_rows(), TrainConfig(steps=100, batch_size=3, lr=2e-2, warmup=5, weight_decay=0.0))
-    assert before > 3 and history.train_loss[-1] < 0.7 and history.step == 150
+    history = finetune(model, some_rows(), TrainConfig(steps=100, batch_size=3, lr=3e-3, warmup=5, weight_decay=0.0))
+    assert before > 3 and history.train_loss[-1] < 0.7 and history.step == 100
 
 
 class Stop(Exception):
@@ -383,3 +383,19 @@ def test_messages_hold_the_instruction_and_the_dialogue():
     system, user = dialogues.messages("Customer: hi")
     assert (system["role"], user["role"]) == ("system", "user")
     assert system["content"] == dialogues.INSTRUCTION and user["content"] == "Customer: hi"
+
+
+def test_prepare_frees_what_the_method_says():
+    assert finetuning.prepare(model := tiny(), "LoRA").lr == finetuning.RATES["LoRA"] and lora_layers(model)
+    assert finetuning.prepare(model := tiny(), "last layers", last=1).lr == 5e-4
+    assert count_trainable(model) == sum(p.numel() for p in model.blocks[1].parameters()) + 32
+    finetuning.prepare(model := tiny(), "full")
+    assert count_trainable(model) == sum(p.numel() for p in model.parameters())
+    with pytest.raises(CourseError, match="unknown method 'lora'"):
+        finetuning.prepare(tiny(), "lora")
+
+
+def test_a_request_s_flops_by_hand():
+    model = tiny(n_layer=1, n_kv_head=4)
+    matrices = 4 * 32 * 32 + 3 * 32 * 48
+    assert finetuning.request_flops(model, 2, 1) == 2 * matrices * 3 + 2 * 50 * 32 + 4 * 32 * (1 + 2 + 3)

@@ -80,7 +80,7 @@ def loss_targets(tokens, prompt, T):
     ],
     hints=(
         "Begin with T times -100. Then write the answer's tokens into the places from which they are predicted.",
-        "The first token of the answer, tokens[prompt], is predicted at place prompt - 1. There are n - prompt of them.",
+        "The answer's first token, tokens[prompt], is predicted at place prompt - 1. There are n - prompt of them.",
         "y = torch.full((T,), -100), then y[prompt - 1 : n - 1] = tokens[prompt:].",
     ),
 )
@@ -339,8 +339,8 @@ def catches_mask(build):
     hints=(
         "Choose one row of which you know the right targets by hand, and compare.",
         "A prompt of three tokens or more, an answer of four or more, all different; and a T larger than n - 1.",
-        "y = build(torch.tensor([1, 2, 3, 4, 5, 6, 7, 8]), 3, 10); the right targets are -100, -100, 4, 5, 6, 7, 8, -100, "
-        "-100, -100. Return whether yours differ.",
+        "y = build(torch.tensor([1, 2, 3, 4, 5, 6, 7, 8]), 3, 10); the right targets are -100, -100, 4, 5, 6, 7, 8, "
+        "-100, -100, -100. Return whether yours differ.",
     ),
 )
 
@@ -448,7 +448,8 @@ def catches_thaw(step):
     hints=(
         "Draw W, A, B and x at random, call the step once, and compare each of the three with what it was.",
         "torch.equal tells whether two tensors are the same to the last bit. W must be; A and B must not be.",
-        "new = step(W, A, B, x); return not torch.equal(new[0], W) or torch.equal(new[1], A) or torch.equal(new[2], B).",
+        "new = step(W, A, B, x), then return not torch.equal(new[0], W) or torch.equal(new[1], A) or "
+        "torch.equal(new[2], B).",
     ),
 )
 
