@@ -21,7 +21,7 @@ from lib.retail import retail
 
 SPLITS = ("train", "seen", "unseen")
 TWISTS = ("other order", "wrong order", "wrong item", "added item", "dropped item", "wrong detail", "change of mind")
-INSTRUCTION = "Summarise what the customer finally wants, in one line."
+INSTRUCTION = "Summarise what the customer wants."
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ It reads the dialogues of lib.dialogues and writes their summaries, and can do n
 those dialogues too; digits stay apart, so that a number is copied digit by digit.
 """
 
+import json
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ SIZES = dict(block_size=256, n_layer=4, n_head=4, d_model=128, d_ff=320, rope_th
 RECIPE = TrainConfig(
     steps=1500, batch_size=32, optimizer="muon", muon_lr=0.02, lr=3e-3, weight_decay=0.0, warmup=30, min_lr=0.02
 )
+FILE = Path(__file__).resolve().parent.parent / "data" / "specialist.safetensors"  # made by this very recipe
 
 
 class SpecialistTokenizer:
@@ -95,8 +97,6 @@ def train(
 
 def save(model: Transformer, tokenizer: SpecialistTokenizer, path: str | Path) -> None:
     """One safetensors file, in float16, that holds the model and its tokenizer; it appears whole or not at all."""
-    import json
-
     about = dict(config=model.config.to_dict(), pairs=tokenizer.words._pairs)
     path = Path(path)
     part = path.with_suffix(".part")
@@ -108,10 +108,8 @@ def save(model: Transformer, tokenizer: SpecialistTokenizer, path: str | Path) -
         raise CourseError(f"cannot write {path} ({' '.join(str(error).split())}); choose another folder") from None
 
 
-def load(path: str | Path) -> tuple[Transformer, SpecialistTokenizer]:
-    """What `save` wrote. Raises CourseError for any other file."""
-    import json
-
+def load(path: str | Path = FILE) -> tuple[Transformer, SpecialistTokenizer]:
+    """What `save` wrote; the one that comes with the course. Raises CourseError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["specialist"])
