@@ -43,7 +43,7 @@ OUT = ROOT / "build" / "benchmarks" / "finetuning.json"
 HELD_OUT, HELD_OUT_SEED = 60, 100
 CURVE = {10: 40, 30: 60, 100: 100, 300: 200, EXAMPLES: RECIPE.steps, 1000: 500}  # examples: steps
 STUDIES = {
-    "methods": [dict(method=method, examples=EXAMPLES, steps=RECIPE.steps, seed=0) for method in METHODS],
+    "methods": [dict(method=method, examples=100, steps=100, seed=0) for method in METHODS],
     "curve": [dict(method="LoRA", examples=n, steps=steps, seed=0) for n, steps in CURVE.items()],
     "specialist": [dict(method="specialist", examples=30_000, steps=specialist.RECIPE.steps, seed=0)],
 }

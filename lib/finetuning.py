@@ -472,7 +472,7 @@ def finetune(
 def reply(
     model: Transformer, tokenizer, prompts: Sequence[Sequence[int]], batch_size: int = 16, most: int = 40
 ) -> list[str]:
-    """What the model answers to each prompt of ids, greedily, in at most `most` tokens; prompts of like length together.
+    """What the model answers to each prompt of ids, greedily, in at most `most` tokens; like lengths go together.
 
     The LoRA is merged for the time, and the weights are laid out for writing (lib.decoding).
     """
