@@ -120,6 +120,17 @@ def test_bad_data_is_named():
         make("train", -1)
 
 
+def test_made_up_orders_are_of_products_that_training_knows():
+    known = {item for e in MANY["train"] for item in facts(e.summary).items}
+    made = make("train", 300, 2, made_up=True)
+    check(made)
+    wanted = [facts(e.summary) for e in made]
+    bought = {w.order: {item["name"].lower() for item in retail().orders[w.order]["items"]} for w in wanted}
+    assert not all(w.items <= bought[w.order] for w in wanted)
+    new = {item.lower() for item in dialogues._shop()[1] if dialogues._is_new(item)}
+    assert known and not {item for e in made for item in facts(e.summary).items} & new
+
+
 def test_writing_draws_from_its_own_generator():
     random.seed(0)
     first = make("train", 5, 1)
