@@ -43,6 +43,8 @@ from lib.training import (
 )
 from lib.transformer import Transformer
 
+DATA = Path(__file__).resolve().parent.parent / "data"
+ADAPTER = DATA / "summary_adapter"  # made by RECIPE: `python benchmarks/finetuning.py curve` makes it anew
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")  # a block's, by our names
 TARGETS = ("q", "v", "out", "up", "down")
 IGNORE = -100  # the target of a token that the loss passes over; cross_entropy's own default
@@ -518,4 +520,4 @@ def request_flops(model: Transformer, prompt: int, said: int) -> int:
 @functools.cache
 def studies() -> dict:
     """What `python benchmarks/finetuning.py` measured when the course was made; do not change it."""
-    return json.loads((Path(__file__).resolve().parent.parent / "data" / "finetuning.json").read_text(encoding="utf-8"))
+    return json.loads((DATA / "finetuning.json").read_text(encoding="utf-8"))
