@@ -401,3 +401,13 @@ def test_a_request_s_flops_by_hand():
     model = tiny(n_layer=1, n_kv_head=4)
     matrices = 4 * 32 * 32 + 3 * 32 * 48
     assert finetuning.request_flops(model, 2, 1) == 2 * matrices * 3 + 2 * 50 * 32 + 4 * 32 * (1 + 2 + 3)
+
+
+def test_the_adapter_that_ships_does_its_job():
+    assert sum(path.stat().st_size for path in finetuning.ADAPTER.iterdir()) < 5e6
+    model, tokenizer = pretrained.load_smollm2()
+    load_adapter(model, finetuning.ADAPTER)
+    assert count_trainable(model) < 0.015 * 134_515_008
+    held_out = dialogues.make("seen", 4, 7)
+    said = finetuning.summarise(model, tokenizer, [e.dialogue for e in held_out])
+    assert sum(dialogues.right(one, e.summary) for one, e in zip(said, held_out, strict=True)) >= 3
