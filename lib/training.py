@@ -287,7 +287,7 @@ def save_checkpoint(
     text: the fingerprint of what it reads. team: all its processes call this, since tensors that are cut are made
     whole, one at a time; the leader writes. Raises CourseError if the file cannot be written.
     """
-    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
+    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
     names = {p: name for name, p in model.named_parameters()}
     for i, optimizer in enumerate(optimizers):
         for p, state in optimizer.state.items():
@@ -348,7 +348,7 @@ def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainCon
             f"{path} was made from another text ({saved['text']}; this one has {text}); "
             f"match it, or delete the checkpoint to start anew"
         )
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}  # what is frozen is not kept
     if lost := [name for name in parameters if f"model/{name}" not in tensors]:
         raise CourseError(f"{path} is not a whole checkpoint ({lost[0]} is missing); delete it to start anew")
     with torch.no_grad():

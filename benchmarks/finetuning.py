@@ -1,0 +1,118 @@
+"""Fine-tuning SmolLM2 for one job: methods side by side, and how many examples it takes. Behind lesson 11's figures.
+
+    python benchmarks/finetuning.py [STUDY ...] [--threads 1] [--out FILE.json]
+
+Studies: methods (LoRA, the last layers, everything), curve (LoRA on 10 to 1,000 examples), specialist (from nothing).
+Each run is written as soon as it is done, and not run again: stop it when you like. All is judged on the same held-out
+dialogues. Seconds are CPU seconds, which a busy machine disturbs less. All of it takes about two hours of one core.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+
+import torch
+
+from lib import dialogues, specialist
+from lib.corpus import shakespeare
+from lib.evaluation import mean_rouge, surprise
+from lib.finetuning import RECIPE, count_trainable, finetune, lora_layers, prepare, rows, save_adapter, summarise
+from lib.pretrained import load_smollm2
+from lib.transformer import count_parameters
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "build" / "benchmarks" / "finetuning.json"
+HELD_OUT, HELD_OUT_SEED = 100, 1000
+CURVE = {10: 20, 30: 30, 100: 50, 300: 75, 1000: 150}  # examples: steps
+STUDIES = {
+    "methods": [dict(method=method, examples=240, steps=60, seed=0) for method in ("LoRA", "last layers", "full")],
+    "curve": [dict(method="LoRA", examples=n, steps=steps, seed=0) for n, steps in CURVE.items()],
+    "specialist": [dict(method="specialist", examples=20_000, steps=specialist.RECIPE.steps, seed=0)],
+}
+
+
+def judged(model, tokenizer) -> dict:
+    """Facts right, ROUGE-1 and CPU seconds a request, on held-out dialogues of both kinds."""
+    found = {}
+    for split in ("seen", "unseen"):
+        held_out = dialogues.make(split, HELD_OUT, HELD_OUT_SEED)
+        started = time.process_time()
+        said = summarise(model, tokenizer, [example.dialogue for example in held_out], batch_size=25)
+        found[f"{split}_seconds"] = (time.process_time() - started) / HELD_OUT
+        meant = [example.summary for example in held_out]
+        found[f"{split}_right"] = sum(map(dialogues.right, said, meant)) / HELD_OUT
+        found[f"{split}_rouge1"] = mean_rouge(said, meant)["rouge1"]
+    return found
+
+
+def run(method: str, examples: int, steps: int, seed: int, folder: Path) -> dict:
+    config = dataclasses.replace(RECIPE, steps=steps, seed=seed, checkpoint_every=25)
+    if method == "specialist":
+        started = time.process_time()
+        config = dataclasses.replace(specialist.RECIPE, steps=steps, seed=seed, checkpoint_every=250)
+        model, tokenizer, _ = specialist.train(examples, config, folder, progress)
+        learning = count_parameters(model)
+        specialist.save(model, tokenizer, folder / "specialist.safetensors")
+        more = {}
+    else:
+        model, tokenizer = load_smollm2()
+        data = rows(tokenizer, dialogues.make("train", examples, seed))
+        config = prepare(model, method, config)
+        learning = count_trainable(model)
+        started = time.process_time()
+        if steps:
+            finetune(model, data, config, folder, progress)
+        if lora_layers(model):
+            save_adapter(model, folder / "adapter", half=True, base="HuggingFaceTB/SmolLM2-135M-Instruct")
+        play = shakespeare()[200_000:206_000]
+        more = dict(play_perplexity=surprise(model, tokenizer, play, window=512).perplexity)
+    seconds = time.process_time() - started
+    return dict(learning=learning, train_seconds=seconds, **judged(model, tokenizer), **more)
+
+
+def progress(steps, label):
+    from tqdm import tqdm
+
+    return tqdm(steps, label, disable=not sys.stderr.isatty())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"any of: {' '.join(STUDIES)}; default: all")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file (default build/benchmarks/finetuning.json)")
+    options = parser.parse_args()
+    if unknown := [name for name in options.studies if name not in STUDIES]:
+        parser.error(f"there is no study {unknown[0]!r}; choose from {' '.join(STUDIES)}")
+    torch.set_num_threads(options.threads)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    report = dict(machine=f"{platform.processor() or platform.machine()}, {options.threads} thread", held_out=HELD_OUT,
+                  command="python benchmarks/finetuning.py", runs=[], table=[])  # fmt: skip
+    if options.out.exists():
+        report = json.loads(options.out.read_text(encoding="utf-8"))
+    for name in options.studies or STUDIES:
+        for asked in STUDIES[name]:
+            asked = asked | dict(seed=options.seed)
+            if any(asked.items() <= done.items() for done in report["runs"]):
+                continue
+            print(f"{name}: {asked}", flush=True)
+            folder = options.out.parent / "-".join(str(value).replace(" ", "_") for value in asked.values())
+            found = asked | run(**asked, folder=folder)
+            print(json.dumps(found), flush=True)
+            report["runs"].append(found)
+            part = options.out.with_suffix(".part")
+            part.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            part.replace(options.out)
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()
