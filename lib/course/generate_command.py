@@ -38,6 +38,7 @@ def generate(
     wrote. Without sampling options the likeliest token is taken each time; with any of them, tokens are drawn.
     The prompt and the new tokens must fit the model's block: nothing is dropped to make room.
     """
+    from lib.decoding import Decoder
     from lib.generation import check_sampling, stream_text
 
     if not prompt:
@@ -45,7 +46,7 @@ def generate(
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                    repetition_penalty=repetition_penalty)
     check_sampling(**options)  # before the seconds that loading takes
-    model, tokenizer = _load(source)
+    model, tokenizer = load_model(source)
     if chat and getattr(tokenizer, "eos_id", None) is None:
         raise CourseError(f"the model in {source} knows no conversations; leave out --chat")
     ids = tokenizer.chat([{"role": "user", "content": prompt}]) if chat else tokenizer.encode(prompt)
@@ -54,15 +55,15 @@ def generate(
     if max_new_tokens is None:
         max_new_tokens = min(128, max(1, model.config.block_size - len(ids)))
     stop = {tokenizer.eos_id} if getattr(tokenizer, "eos_id", None) is not None else ()
-    pieces = stream_text(model, tokenizer, ids, max_new_tokens, stop, seed=seed, **options)
+    pieces = stream_text(Decoder(model), tokenizer, ids, max_new_tokens, stop, seed=seed, **options)
     first = next(pieces, "")  # what cannot be done is said before anything is printed
     for piece in chain([first if chat else prompt + first], pieces):
         click.echo(piece, nl=False)
     click.echo()
 
 
-def _load(source: str):
-    from lib.decoding import Decoder
+def load_model(source: str):
+    """A Transformer and its tokenizer from what --model names. Raises CourseError where the two don't fit."""
     from lib.pretrained import ChatTokenizer, load
     from lib.tokenizer import load as load_tokenizer
 
@@ -88,4 +89,4 @@ def _load(source: str):
             f"the tokenizer in {source} knows {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}; "
             f"they do not belong together"
         )
-    return Decoder(model), tokenizer
+    return model, tokenizer
