@@ -1,8 +1,8 @@
 """Build a transformer, then decide about one: the library behind the lessons.
 
 Read the files in the order of the lessons: device, corpus, tokenizer, embedding, attention, transformer,
-training, parallel, generation, decoding, pretrained, images, vision, plotting. `lib.course` runs the lessons,
-`lib.grading` checks the exercises; neither is imported by the model.
+training, parallel, generation, decoding, pretrained, images, vision, families, counting, sizing, scaling, plotting.
+`lib.course` runs the lessons, `lib.grading` checks the exercises; neither is imported by the model.
 
 Axis letters, the same in every shape comment and docstring:
 

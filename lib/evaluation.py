@@ -6,6 +6,7 @@ that looks at places and lengths.
 """
 
 import collections
+import copy
 import functools
 import math
 import re
@@ -19,6 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.errors import CourseError
+from lib.generation import KVCache
 from lib.transformer import Transformer
 
 # Scores -----------------------------------------------------------------------------------------------------
@@ -141,6 +143,33 @@ def surprise(
     finally:
         model.train(training)
     return TextScore(nats, len(ids) - 1, size)
+
+
+@torch.no_grad()
+def option_scores(
+    model: Transformer, tokenizer, texts: Sequence[str], options: Sequence[str], before: str = "", batch: int = 8
+) -> torch.Tensor:
+    """How likely each option is to follow each text: log-probabilities (N, options), nothing is written.
+
+    An option is known by its first token, so these must differ. before: what every text is preceded by, such as
+    examples; it is read once. Each text begins with the token that stood before every text in training.
+    """
+    first = [tokenizer.encode(_text(option))[0] for option in options]
+    if len(set(first)) < len(first) or len(first) < 2:
+        raise CourseError("two options or more are told apart by their first tokens; choose other words for them")
+    rows = [tokenizer.encode(text) for text in _texts(texts, "texts")]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # similar lengths together: little filler
+    device, scores = model.embedding.weight.device, torch.zeros(len(rows), len(first))
+    begun = KVCache(model.config.n_layer)
+    model.hidden(torch.tensor([tokenizer.encode(f"<|endoftext|>{before}")], device=device), begun)
+    for part in (order[i : i + batch] for i in range(0, len(order), batch)):
+        T, cache = max(len(rows[i]) for i in part), copy.deepcopy(begun)
+        cache.repeat(len(part))
+        tokens = torch.tensor([rows[i] + [0] * (T - len(rows[i])) for i in part], device=device)  # (B, T)
+        x, _ = model.hidden(tokens, cache)  # (B, T, D)
+        last = torch.stack([x[b, len(rows[i]) - 1] for b, i in enumerate(part)])  # (B, D): fillers stand to the right
+        scores[part] = model.head(last).float().log_softmax(-1)[:, first].cpu()  # (B, options)
+    return scores
 
 
 # Certainty --------------------------------------------------------------------------------------------------
@@ -280,14 +309,16 @@ class Verdicts(NamedTuple):
     """What a judge said of pairs, each shown in both orders; shares from 0 to 1.
 
     first: the one shown first was preferred (0.5 without bias). consistent: the same answer won in both orders.
-    longer: the longer one was preferred (pairs of one length left out; None if all are). right: the better answer was
-    preferred, over both orders.
+    right: the better answer was preferred, over both orders. balanced: the better one was preferred by the mean of
+    the chances in both orders, which cancels the places. longer: the longer one was, by the same mean (pairs of one
+    length left out; None if all are).
     """
 
     first: float
     consistent: float
-    longer: float | None
     right: float
+    balanced: float
+    longer: float | None
 
 
 def try_judge(judge: Callable[[str, str, str], float], pairs: Sequence[tuple[str, str, str]]) -> Verdicts:
@@ -300,13 +331,15 @@ def try_judge(judge: Callable[[str, str, str], float], pairs: Sequence[tuple[str
     forth = [_share(judge(question, better, worse), "a verdict") for question, better, worse in pairs]
     back = [_share(judge(question, worse, better), "a verdict") for question, better, worse in pairs]
     won = [(a > 0.5, b <= 0.5) for a, b in zip(forth, back, strict=True)]  # the better answer's, in each order
-    uneven = [(pair, wins) for pair, wins in zip(pairs, won, strict=True) if len(pair[1]) != len(pair[2])]
-    longer = [win == (len(better) > len(worse)) for (_, better, worse), wins in uneven for win in wins]
+    even = [a + 1 - b > 1 for a, b in zip(forth, back, strict=True)]  # whether it won by the mean of both orders
+    uneven = [(len(pair[1]) > len(pair[2]), win) for pair, win in zip(pairs, even, strict=True)
+              if len(pair[1]) != len(pair[2])]  # fmt: skip
     return Verdicts(
         first=sum(a + (not b) for a, b in won) / (2 * len(won)),
         consistent=sum(a == b for a, b in won) / len(won),
-        longer=sum(longer) / len(longer) if longer else None,
         right=sum(a + b for a, b in won) / (2 * len(won)),
+        balanced=sum(even) / len(even),
+        longer=sum(longer == win for longer, win in uneven) / len(uneven) if uneven else None,
     )
 
 

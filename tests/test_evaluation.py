@@ -247,14 +247,32 @@ def test_overlap_by_hand():
 def test_judges_with_known_habits():
     pairs = [("q", "long and good", "bad"), ("q", "good", "long and bad"), ("q", "good", "evil")]
     first = try_judge(lambda question, one, other: 0.9, pairs)
-    assert first == (1.0, 0.0, 0.5, 0.5)
+    assert first == (1.0, 0.0, 0.5, 0.0, 0.5)
     second = try_judge(lambda question, one, other: 0.1, pairs)
-    assert second == (0.0, 0.0, 0.5, 0.5)
+    assert second == (0.0, 0.0, 0.5, 0.0, 0.5)
     fair = try_judge(lambda question, one, other: float("good" in one), pairs)
-    assert fair == (0.5, 1.0, 0.5, 1.0)
+    assert fair == (0.5, 1.0, 1.0, 1.0, 0.5)
     wordy = try_judge(lambda question, one, other: float(len(one) > len(other)), pairs[:2])
-    assert wordy == (0.5, 1.0, 1.0, 0.5)
+    assert wordy == (0.5, 1.0, 0.5, 0.5, 1.0)
+    placed = try_judge(lambda question, one, other: 0.8 + 0.1 * ("good" in one), pairs)
+    assert placed == (1.0, 0.0, 0.5, 1.0, 0.5), "by the mean of both orders a bias for the place cancels"
     assert try_judge(lambda *_: 1.0, pairs[2:]).longer is None
+
+
+def test_options_are_scored_as_if_each_text_stood_alone(reader):
+    class Bytes(Letters):
+        def encode(self, text):
+            return [0] * ("<|endoftext|>" in text) + list(text.replace("<|endoftext|>", "").encode())
+
+    texts, options = ["ab", "abcdef", "c", "xyz"], ["p", "q", "r"]
+    for before in ("", "hey "):
+        found = evaluation.option_scores(reader, Bytes(), texts, options, before, batch=3)
+        for text, row in zip(texts, found, strict=True):
+            ids = torch.tensor([[0, *(before + text).encode()]])
+            want = reader(ids)[0, -1].log_softmax(-1)[[ord(option) for option in options]]
+            torch.testing.assert_close(row, want)
+    with pytest.raises(CourseError, match="first tokens"):
+        evaluation.option_scores(reader, Bytes(), texts, ["pq", "pr"])
 
 
 def test_model_judge_gives_a_chance(reader):

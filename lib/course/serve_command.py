@@ -13,12 +13,14 @@ VARIABLE = "COURSE_SERVE_TOKEN"
 
 @click.command("serve")
 @click.option("--model", "source", required=True, metavar="DIR|smollm2", help="A model's folder, or smollm2.")
+@click.option("--adapter", metavar="DIR", help="A LoRA adapter for it, in peft's format.")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS",
               help="Where to listen; the default is reached from this machine alone.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, metavar="N",
               help="0 takes one that is free.")
 @click.option("--token", envvar=VARIABLE, metavar="TOKEN",
-              help=f"What clients must know; default: the variable {VARIABLE}, or a fresh one, printed once.")
+              help=f"What clients must know; default: the variable {VARIABLE}, which a list of processes does not "
+                   "show, or a fresh one, printed once.")
 @click.option("--name", metavar="NAME", help="What clients call the model; default: smollm2, or the folder's name.")
 @click.option("--max-batch", type=click.IntRange(1, 1024), default=32, show_default=True, metavar="N",
               help="How many requests are answered at once.")
@@ -37,6 +39,7 @@ VARIABLE = "COURSE_SERVE_TOKEN"
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
 def serve(
     source: str,
+    adapter: str | None,
     host: str,
     port: int,
     token: str | None,
@@ -80,10 +83,14 @@ def serve(
         model, tokenizer = load_model(source)
         if not isinstance(tokenizer, ChatTokenizer) or tokenizer.eos_id is None:
             raise CourseError(f"the model in {source} knows no conversations; `course generate` lets it write on")
+        if adapter is not None:
+            from lib.finetuning import load_adapter, merge
+
+            merge(load_adapter(model, adapter))
         torch.set_num_threads(threads)
         engine = Engine(model.to(where), tokenizer, max_batch, context, queue)
         del model  # the engine has its own copy of the weights
-        name = name or ("smollm2" if source == "smollm2" else os.path.basename(os.path.abspath(source)))
+        name = name or (os.path.basename(os.path.abspath(source)))
         limits = Limits(body=max_body, max_tokens=min(max_tokens, engine.context - 1), answer_seconds=timeout)
         server = Server(build(engine, tokenizer, name, token, limits), engine, lambda line: click.echo(line, err=True))
         port = bound.getsockname()[1]
