@@ -23,18 +23,29 @@ import torch
 from lib import dialogues, specialist
 from lib.corpus import shakespeare
 from lib.evaluation import mean_rouge, surprise
-from lib.finetuning import RECIPE, count_trainable, finetune, lora_layers, prepare, rows, save_adapter, summarise
+from lib.finetuning import (
+    EXAMPLES,
+    METHODS,
+    RECIPE,
+    count_trainable,
+    finetune,
+    lora_layers,
+    prepare,
+    rows,
+    save_adapter,
+    summarise,
+)
 from lib.pretrained import load_smollm2
 from lib.transformer import count_parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "benchmarks" / "finetuning.json"
-HELD_OUT, HELD_OUT_SEED = 100, 1000
-CURVE = {10: 20, 30: 30, 100: 50, 300: 75, 1000: 150}  # examples: steps
+HELD_OUT, HELD_OUT_SEED = 40, 100
+CURVE = {10: 40, 30: 50, 120: 60, 300: 150, EXAMPLES: RECIPE.steps, 1000: 500}  # examples: steps
 STUDIES = {
-    "methods": [dict(method=method, examples=240, steps=60, seed=0) for method in ("LoRA", "last layers", "full")],
+    "methods": [dict(method=method, examples=120, steps=60, seed=0) for method in METHODS],
     "curve": [dict(method="LoRA", examples=n, steps=steps, seed=0) for n, steps in CURVE.items()],
-    "specialist": [dict(method="specialist", examples=20_000, steps=specialist.RECIPE.steps, seed=0)],
+    "specialist": [dict(method="specialist", examples=30_000, steps=specialist.RECIPE.steps, seed=0)],
 }
 
 
@@ -57,7 +68,7 @@ def run(method: str, examples: int, steps: int, seed: int, folder: Path) -> dict
     if method == "specialist":
         started = time.process_time()
         config = dataclasses.replace(specialist.RECIPE, steps=steps, seed=seed, checkpoint_every=250)
-        model, tokenizer, _ = specialist.train(examples, config, folder, progress)
+        model, tokenizer, _ = specialist.train(examples, config, folder=folder, progress=progress)
         learning = count_parameters(model)
         specialist.save(model, tokenizer, folder / "specialist.safetensors")
         more = {}
@@ -71,7 +82,7 @@ def run(method: str, examples: int, steps: int, seed: int, folder: Path) -> dict
             finetune(model, data, config, folder, progress)
         if lora_layers(model):
             save_adapter(model, folder / "adapter", half=True, base="HuggingFaceTB/SmolLM2-135M-Instruct")
-        play = shakespeare()[200_000:206_000]
+        play = shakespeare()[200_000:204_000]
         more = dict(play_perplexity=surprise(model, tokenizer, play, window=512).perplexity)
     seconds = time.process_time() - started
     return dict(learning=learning, train_seconds=seconds, **judged(model, tokenizer), **more)
@@ -88,7 +99,9 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"any of: {' '.join(STUDIES)}; default: all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file (default build/benchmarks/finetuning.json)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="the JSON file (default build/benchmarks/finetuning.json)"
+    )
     options = parser.parse_args()
     if unknown := [name for name in options.studies if name not in STUDIES]:
         parser.error(f"there is no study {unknown[0]!r}; choose from {' '.join(STUDIES)}")

@@ -21,7 +21,7 @@ from lib.retail import retail
 
 SPLITS = ("train", "seen", "unseen")
 TWISTS = ("other order", "wrong order", "wrong item", "added item", "dropped item", "wrong detail", "change of mind")
-INSTRUCTION = "Summarise what the customer finally wants, in one line."
+INSTRUCTION = "Summarise what the customer wants."
 
 
 @dataclass(frozen=True)
@@ -696,8 +696,8 @@ def _is_new(product: str) -> bool:
 class _Writer:
     """Composes one example from a generator of random numbers."""
 
-    def __init__(self, split: str, rng: random.Random):
-        self.rng, self.split = rng, split
+    def __init__(self, split: str, rng: random.Random, made_up: bool = False):
+        self.rng, self.split, self.made_up = rng, split, made_up
         self.voice = SPLITS.index("unseen") == SPLITS.index(split)  # False: the phrasings of training
 
     def say(self, what: str, **slots: str) -> str:
@@ -717,6 +717,8 @@ class _Writer:
             kind = "delivered" if self.action in ("return", "exchange") else "pending"
             order = rng.choice(ready[self.split][kind])
             items = sorted({item["name"] for item in order["items"]})
+            if self.made_up:
+                items = rng.sample(sorted(options), rng.randint(1, 5))
             if self.split == "unseen" and kind == "delivered" and not any(map(_is_new, items)):
                 continue  # at least one product that training has not heard of
             if self.split != "unseen":
@@ -862,16 +864,17 @@ class _Writer:
         return self.say(DETAIL.get(action, detail), d=detail)
 
 
-def make(split: str, n: int, seed: int = 0) -> list[Example]:
+def make(split: str, n: int, seed: int = 0, made_up: bool = False) -> list[Example]:
     """n different examples of a split, the same for the same seed; a larger n begins with those of a smaller one.
 
+    made_up: the orders' items are drawn anew, so that there is no learning by heart what was bought together.
     Raises CourseError for an unknown split or a negative n.
     """
     if split not in SPLITS:
         raise CourseError(f"unknown split {split!r}; choose {', '.join(SPLITS)}")
     if n < 0:
         raise CourseError(f"n must be 0 or more, not {n}")
-    writer = _Writer(split, random.Random(f"{split} {seed}"))
+    writer = _Writer(split, random.Random(f"{split} {seed}"), made_up)
     found: dict[str, Example] = {}
     while len(found) < n:
         example = writer.write()

@@ -4,6 +4,8 @@ It reads the dialogues of lib.dialogues and writes their summaries, and can do n
 those dialogues too; digits stay apart, so that a number is copied digit by digit.
 """
 
+import dataclasses
+import json
 import random
 import re
 from collections.abc import Callable, Iterable
@@ -24,8 +26,10 @@ from lib.transformer import Config, Transformer
 VOCABULARY = 700  # 256 bytes and what the dialogues' words are worth; two signs more make the vocabulary
 SIZES = dict(block_size=256, n_layer=4, n_head=4, d_model=128, d_ff=320, rope_theta=1000.0)
 RECIPE = TrainConfig(
-    steps=1500, batch_size=32, optimizer="muon", muon_lr=0.02, lr=3e-3, weight_decay=0.0, warmup=30, min_lr=0.02
+    steps=1200, batch_size=32, optimizer="muon", muon_lr=0.02, lr=3e-3, weight_decay=0.0, warmup=30, min_lr=0.02
 )
+SECOND = dataclasses.replace(RECIPE, steps=450, muon_lr=0.01, lr=1.5e-3)  # on orders that never were
+FILE = Path(__file__).resolve().parent.parent / "data" / "specialist.safetensors"  # made by this very recipe
 
 
 class SpecialistTokenizer:
@@ -54,10 +58,10 @@ class SpecialistTokenizer:
         return [*self.encode(messages[-1]["content"]), self.answer_id]
 
 
-def examples(n: int, seed: int = 0) -> list[Example]:
-    """n training dialogues, each with order numbers of its own, so that there is nothing to know by heart."""
+def examples(n: int, seed: int = 0, made_up: bool = False) -> list[Example]:
+    """n training dialogues, each with order numbers of its own; made_up: and with orders that never were."""
     rng = random.Random(f"numbers {seed}")
-    return [dialogues.renumber(example, rng) for example in dialogues.make("train", n, seed)]
+    return [dialogues.renumber(example, rng) for example in dialogues.make("train", n, seed, made_up)]
 
 
 def drills(n: int, seed: int = 0) -> list[Example]:
@@ -77,26 +81,33 @@ def new(tokenizer: SpecialistTokenizer, seed: int = 0, **changes) -> Transformer
 
 
 def train(
-    n: int = 20_000,
+    n: int = 30_000,
     config: TrainConfig = RECIPE,
+    second: TrainConfig = SECOND,
     folder: str | Path | None = None,
     progress: Callable = no_progress,
     watch: Callable[[int, float], None] = lambda done, loss: None,
     **changes,
 ) -> tuple[Transformer, SpecialistTokenizer, History]:
-    """The whole recipe: tokenizer, model, training. folder: for a checkpoint to go on from."""
+    """The whole recipe: tokenizer, model, and training in two parts; returns them and what the second part saw.
+
+    First n dialogues about real orders, and drills. It knows by heart then which products are bought together, and
+    writes those. So the second part is about orders that never were. folder: for checkpoints to go on from.
+    """
     data = examples(n, config.seed)
     copying = drills(n // 2, config.seed)
     tokenizer = SpecialistTokenizer.train(text for e in data[:2000] for text in (e.dialogue, e.summary))
     model = new(tokenizer, config.seed, **changes)
-    history = finetune(model, rows(tokenizer, [*data, *copying]), config, folder, progress, watch)
+    parts = [None if folder is None else Path(folder) / part for part in ("first", "second")]
+    finetune(model, rows(tokenizer, [*data, *copying]), config, parts[0], progress, watch)
+    second = dataclasses.replace(second, seed=config.seed + 1)
+    data = examples(second.steps * second.batch_size + 1000, second.seed, made_up=True)
+    history = finetune(model, rows(tokenizer, data), second, parts[1], progress, watch)
     return model, tokenizer, history
 
 
 def save(model: Transformer, tokenizer: SpecialistTokenizer, path: str | Path) -> None:
     """One safetensors file, in float16, that holds the model and its tokenizer; it appears whole or not at all."""
-    import json
-
     about = dict(config=model.config.to_dict(), pairs=tokenizer.words._pairs)
     path = Path(path)
     part = path.with_suffix(".part")
@@ -108,10 +119,8 @@ def save(model: Transformer, tokenizer: SpecialistTokenizer, path: str | Path) -
         raise CourseError(f"cannot write {path} ({' '.join(str(error).split())}); choose another folder") from None
 
 
-def load(path: str | Path) -> tuple[Transformer, SpecialistTokenizer]:
-    """What `save` wrote. Raises CourseError for any other file."""
-    import json
-
+def load(path: str | Path = FILE) -> tuple[Transformer, SpecialistTokenizer]:
+    """What `save` wrote; the one that comes with the course. Raises CourseError for any other file."""
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads(file.metadata()["specialist"])

@@ -94,10 +94,11 @@ def test_splits_share_no_order_and_unseen_nothing_at_all():
 
 def test_unseen_phrasings_do_not_occur_in_training():
     told = " ".join(e.dialogue for e in MANY["train"])
-    for _, unseen in dialogues.SAY.values():
+    for train, unseen in dialogues.SAY.values():
         for phrase in unseen:
-            piece = max(re.split(r"\{\w+\}", phrase), key=len)
-            assert len(piece) < 6 or piece not in told, phrase
+            pieces = map(re.escape, re.split(r"\{\w+\}", phrase))
+            assert not re.search(r"[^.?!]+?".join(pieces), told), phrase
+        assert not train or re.search(r"[^.?!]+?".join(map(re.escape, re.split(r"\{\w+\}", train[0]))), told), train[0]
 
 
 def test_bad_data_is_named():
@@ -117,6 +118,17 @@ def test_bad_data_is_named():
         make("test", 1)
     with pytest.raises(CourseError, match="0 or more"):
         make("train", -1)
+
+
+def test_made_up_orders_are_of_products_that_training_knows():
+    known = {item for e in MANY["train"] for item in facts(e.summary).items}
+    made = make("train", 300, 2, made_up=True)
+    check(made)
+    wanted = [facts(e.summary) for e in made]
+    bought = {w.order: {item["name"].lower() for item in retail().orders[w.order]["items"]} for w in wanted}
+    assert not all(w.items <= bought[w.order] for w in wanted)
+    new = {item.lower() for item in dialogues._shop()[1] if dialogues._is_new(item)}
+    assert known and not {item for e in made for item in facts(e.summary).items} & new
 
 
 def test_writing_draws_from_its_own_generator():

@@ -146,6 +146,7 @@ def test_refusals():
         (lambda: add_lora(tiny(), targets=("q", "query")), "'query'"),
         (lambda: add_lora(tiny(mlp="plain"), targets=("gate",)), "'gate'"),
         (lambda: add_lora(add_lora(tiny())), "has LoRA already"),
+        (lambda: add_lora(tiny(), first=2), "from 0 to 1"),
         (lambda: only_last(tiny(), 3), "last 1 to 2"),
         (lambda: finetune(tiny(), [], CONFIG), "no examples"),
         (lambda: finetune(tiny().requires_grad_(False), some_rows(), CONFIG), "frozen"),
@@ -184,8 +185,9 @@ def theirs(tmp_path):
 
 def test_our_adapter_in_peft(tmp_path, theirs, tokens):
     peft = pytest.importorskip("peft")
-    for targets in (finetuning.TARGETS, finetuning.MATRICES, ("v",)):
-        ours = stirred(add_lora(tiny(), rank=4, alpha=12, targets=targets))
+    for targets, first in ((finetuning.TARGETS, 0), (finetuning.MATRICES, 1), (("v",), 0)):
+        ours = stirred(add_lora(tiny(), rank=4, alpha=12, targets=targets, first=first))
+        assert len(lora_layers(ours)) == (2 - first) * len(targets)
         folder = tmp_path / "-".join(targets)
         save_adapter(ours, folder, base="tiny")
         loaded = peft.PeftModel.from_pretrained(theirs, folder)
