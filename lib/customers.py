@@ -49,39 +49,64 @@ class _Voice:
 
 
 KNOWN = _Voice(
-    hello=["Hi,", "Hello!", "Good morning,", "Hello there,", "Hi, I need some help.", "Good evening.", "", "", ""],
+    hello=["Hi,", "Hello!", "Good morning,", "Hello there,", "Hi, I need some help.", "Good evening.", "Hi team,",
+           "Good afternoon.", "Hello, it's me again.", "", "", "", ""],
     chat=["I hope you are having a good day.", "I have been a customer for years.", "It is raining here.",
           "Sorry to bother you.", "My daughter helps me write this.", "I am on the train, so I will be brief.",
-          "", "", "", ""],
+          "Last week was a long one.", "We are painting the kitchen.", "My neighbour likes your shop too.",
+          "I am typing this with one hand.", "Thanks for the quick delivery last time.", "", "", "", "", ""],
     distraction=["My other order {extra} is fine.", "Please leave order {extra} alone.",
-                 "I do not mean order {extra}.", "Order {extra} can stay as it is."],
+                 "I do not mean order {extra}.", "Order {extra} can stay as it is.", "{extra} is not the one I mean.",
+                 "Keep order {extra} as it is, I like that one.", "I also have order {extra}, but that one is good.",
+                 "Forget about {extra}, that was last month.", "Do nothing with order {extra}."],
     cancel=["please cancel {the order}.", "I want to cancel {the order}.", "can you cancel {the order}?",
             "I would like {the order} to be cancelled.", "could you call off {the order}?",
-            "cancel {the order}, please."],
+            "cancel {the order}, please.", "please do not send {the order}.",
+            "I don't want {the order} any more.",
+            "stop {the order}, please.", "is there still time to cancel {the order}?", "{the order} should be cancelled.",
+            "drop {the order}, will you?"],
     because={
         REASONS[0]: ["I don't need it any more.", "I no longer need it.", "I changed my mind.", "It is not needed now.",
-                     "I have no use for it any more."],
+                     "I have no use for it any more.", "We have one already, so there is no need.",
+                     "My project was called off.", "I can manage without it.", "Things have changed here."],
         REASONS[1]: ["I ordered it by mistake.", "It was a mistake.", "I pressed the wrong button.",
-                     "I did not mean to buy it.", "I clicked by accident."],
+                     "I did not mean to buy it.", "I clicked by accident.", "My son ordered it on my phone.",
+                     "That order was an accident.", "I never wanted to order that."],
         "other": ["I found it cheaper elsewhere.", "The delivery takes too long.", "A friend told me it is no good.",
-                  "My bank account is empty."],
+                  "My bank account is empty.", "It costs too much.", "Your reviews made me doubt.",
+                  "I need the money for something else."],
     },
     give_back=["I want to return {items}.", "can I send back {items}?", "I would like to give back {items}.",
-               "please take back {items}.", "I need to return {items}.", "I'd like a refund for {items}."],
+               "please take back {items}.", "I need to return {items}.", "I'd like a refund for {items}.",
+               "{items} should go back to you.", "I don't like {items} and want to return that.",
+               "how can I return {items}?", "{items} is broken, I want my money.", "I am sending you back {items}.",
+               "could you refund me for {items}?"],
     give_back_all=["I want to return everything in order {order}.", "please take back the whole order {order}.",
-                   "I would like to send back all of order {order}."],
+                   "I would like to send back all of order {order}.", "all of {order} should go back.",
+                   "I don't like anything in order {order}, take it all back.", "everything from {order} goes back."],
     change=["can I have {item} in {value} instead?", "I would like {item} with {option} {value}.",
             "please change {item} to {value} ({option}).", "I want to swap {item} for one with {option} {value}.",
             "could you change the {option} of {item} to {value}?",
-            "I want to exchange {item}, I need {option} {value}."],
+            "I want to exchange {item}, I need {option} {value}.",
+            "the {option} of {item} should be {value}.",
+            "please give me {item} with {value} as {option}.", "I picked the wrong {option} for {item}, I meant {value}.",
+            "can {item} come with {option} {value}?", "{item} should have been {value}, that is the {option}.",
+            "I'd like another {option} for {item}: {value}."],
     status=["where is {the order}?", "can you tell me the status of {the order}?", "has {the order} been sent?",
-            "when does {the order} arrive?", "I want to track {the order}."],
+            "when does {the order} arrive?", "I want to track {the order}.",
+            "what happens with {the order}?",
+            "did you ship {the order} yet?", "I have not received {the order}.", "how long does {the order} still take?",
+            "please tell me about {the order}.", "is {the order} on its way?"],
     human=["I want to talk to a person.", "please bring back an order that was cancelled.",
            "I have a discount code that does not work.", "can you repair my washing machine?",
            "I want to speak to your manager.", "your driver damaged my fence.", "do you have jobs?",
-           "please connect me to a human."],
+           "please connect me to a human.", "I cancelled an order last month and want that undone.",
+           "I have a complaint about your staff.", "can I pay with crypto?", "please match another shop's price.",
+           "I want to sell things in your shop.", "do you deliver to the moon?", "I lost my password.",
+           "your website shows an error.", "give me someone who can decide."],
     correction=["Sorry, I mean {right}, not {wrong}.", "No, wait: {right}, not {wrong}.",
-                "Not {wrong}, I meant {right}."],
+                "Not {wrong}, I meant {right}.", "I said {wrong}, but I mean {right}.", "Wrong, {right} is the one.",
+                "Make that {right}, not {wrong}.", "Correction: {right}.", "{wrong} was a slip, I mean {right}."],
 )  # fmt: skip
 
 NEW = _Voice(
@@ -184,12 +209,12 @@ def _tell(rng: random.Random, user_id: str, voice: _Voice, order: str, *sentence
     others = [id for id in retail().users[user_id]["orders"] if id != order]
     parts = [rng.choice(voice.hello), rng.choice(voice.chat), *sentences]
     if order and others and rng.random() < 0.4:
-        place = len(parts) if voice is KNOWN or rng.random() < 0.5 else 2
+        place = len(parts) if rng.random() < 0.5 else 2
         parts.insert(place, rng.choice(voice.distraction).format(extra=rng.choice(others)))
-    if voice is NEW and rng.random() < 0.3:  # the chat comes last
+    if rng.random() < 0.3:  # the chat comes last
         parts.append(parts.pop(1))
     text = " ".join(part for part in parts if part)
-    return re.sub(r"(^|[.?!:] )([a-z])", lambda m: m[1] + m[2].upper(), text)
+    return re.sub(r"(^|[.?!] )([a-z])", lambda m: m[1] + m[2].upper(), text)
 
 
 def _the_order(rng: random.Random, order: str, own: list[str]) -> tuple[str, bool]:
