@@ -6,7 +6,7 @@ BIN := .venv/bin
 #   make run TORCH="torch==2.13.0 --index-url <the address it gives>"
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 READY := .venv/.ready
-NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 300 -p no:cacheprovider -n 2 --dist loadfile
+NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data run lab test matrix lint bench lock clean
