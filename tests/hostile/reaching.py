@@ -81,8 +81,9 @@ def imported(name):
 for name in ("lib.grading.answers.l02", "lib.grading.check", "lib.grading.exercise", "lib.course.lessons", "hostile"):
     try_to("import " + name, imported, name)
 for place in sys.path + [sys.prefix]:
-    for path in glob.glob(place + "/**/grading/answers/*.py", recursive=True):
-        try_to("a reference", read, path)
+    for deep in ("", "/*", "/*/*", "/*/*/*/*"):  # not "**": all packages' folders take longer than an answer may
+        for path in glob.glob(place + deep + "/grading/answers/*.py"):
+            try_to("a reference", read, path)
 """),
     spy("gradebook_and_home", """
 for path in ("@OUT@/gradebook.sqlite", "@OUT@/grades.json", os.path.expanduser("~root/.bashrc"), "/root/.ssh",
