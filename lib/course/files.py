@@ -4,8 +4,13 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from lib.errors import CourseError
+
+T = TypeVar("T")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -33,3 +38,23 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def read_kept(path: Path, build: Callable[..., T], what: str) -> dict[str, T]:
+    """What a learner's own file keeps, {key: build(**record)}; {} if there is none.
+
+    A damaged file is set aside with one line, so that nothing is lost. what: its name in that line.
+    """
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): build(**record) for key, record in kept.items()}
+    except OSError:
+        return {}
+    except (ValueError, TypeError, AttributeError, CourseError):
+        aside = next(p for n in range(1, 1000) if not (p := path.with_suffix(f".damaged-{n}")).exists())
+        try:
+            path.rename(aside)
+            print(f"{what} could not be read; the file is set aside as {aside}.")
+        except OSError:
+            print(f"{what} in {path} could not be read; move the file away to start afresh.")
+        return {}

@@ -4,15 +4,13 @@ The lessons from 09 on write into one ledger, on the learner's own disk. An entr
 again replaces its entries and never doubles them.
 """
 
-import json
 import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from lib.course import expectations
-from lib.course.files import write_json
+from lib.course.files import read_kept, write_json
 from lib.course.predictions import home
 from lib.errors import CourseError
 
@@ -72,7 +70,7 @@ class Ledger:
         if not name.isidentifier():
             raise CourseError(f"a ledger's name is one plain word, not {name!r}")
         self.path = home() / "ledger" / f"{name}.json"
-        self.entries = _load(self.path)
+        self.entries = read_kept(self.path, Entry, "The ledger")
 
     def __repr__(self):
         return f"<ledger {self.path.stem}, {len(self.entries)} decisions>"
@@ -112,20 +110,3 @@ def _row(cells: Sequence[str]) -> list[str]:
     height = max(map(len, wrapped))
     lines = zip(*(lines + [""] * (height - len(lines)) for lines in wrapped), strict=True)
     return ["  ".join(part.ljust(width) for part, width in zip(line, WIDTHS, strict=True)).rstrip() for line in lines]
-
-
-def _load(path: Path) -> dict[str, Entry]:
-    """The entries kept in a file. A damaged one is set aside with one line, so that nothing is lost."""
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): Entry(**record) for key, record in kept.items()}
-    except OSError:
-        return {}
-    except (ValueError, TypeError, AttributeError, CourseError):
-        aside = next(p for n in range(1, 1000) if not (p := path.with_suffix(f".damaged-{n}")).exists())
-        try:
-            path.rename(aside)
-            print(f"The ledger could not be read; the file is set aside as {aside}.")
-        except OSError:
-            print(f"The ledger in {path} could not be read; move the file away to start afresh.")
-        return {}

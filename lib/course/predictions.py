@@ -1,13 +1,12 @@
 """Predict, then run: a learner's guesses, how sure they were, and how well the two agree."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import platformdirs
 
-from lib.course.files import write_json
+from lib.course.files import read_kept, write_json
 
 
 @dataclass
@@ -26,20 +25,7 @@ def home() -> Path:
 
 def load(lesson: str) -> dict[str, Guess]:
     """The guesses kept for one lesson. A damaged file is set aside with one line, so that nothing is lost."""
-    path = _path(lesson)
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): _guess(**record) for key, record in kept.items()}
-    except OSError:
-        return {}
-    except (ValueError, TypeError, AttributeError):
-        aside = next(p for n in range(1, 1000) if not (p := path.with_suffix(f".damaged-{n}")).exists())
-        try:
-            path.rename(aside)
-            print(f"Your guesses for lesson {lesson} could not be read; the file is set aside as {aside}.")
-        except OSError:
-            print(f"Your guesses in {path} could not be read; move the file away to start afresh.")
-        return {}
+    return read_kept(_path(lesson), _guess, f"Your guesses for lesson {lesson}")
 
 
 def save(lesson: str, guesses: dict[str, Guess]) -> None:
