@@ -1,6 +1,6 @@
 """A ledger of decisions: what was decided, instead of what, on which number, and where that number came from.
 
-The lessons from 09 on write into one ledger, on the learner's own disk. An entry has a key, so that running a lesson
+Lesson 09 opens the ledger, on the learner's own disk. An entry has a key, so that running a lesson
 again replaces its entries and never doubles them.
 """
 
