@@ -13,6 +13,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -396,6 +397,19 @@ def answer_loss(model: Transformer, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(model.head(hidden[asked]).float(), y[asked])  # (n, V), (n,) → ()
 
 
+@contextlib.contextmanager
+def side_by_side(workers: int) -> Iterator[Callable[..., Iterable]]:
+    """A `map` that shares the work out among so many threads, of one core each.
+
+    On a CPU two rows on a core each are done well before both rows are on two cores together.
+    """
+    if workers == 1:
+        yield map
+    else:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool.map
+
+
 def order(rows: Sequence[Row], batch_size: int, seed: int) -> Iterator[list[int]]:
     """Which rows make up each batch, for ever: every epoch shuffled anew, rows of like length put together."""
     rng = torch.Generator().manual_seed(seed)
@@ -416,10 +430,12 @@ def finetune(
     folder: str | Path | None = None,
     progress: Callable[[Iterable[int], str], Iterable[int]] = no_progress,
     watch: Callable[[int, float], None] = lambda done, loss: None,
+    workers: int = 1,
 ) -> History:
     """Train what is free to learn, in place, on the answers in `rows`; returns what the run saw.
 
     Of the config: steps, batch_size, optimizer, rates, schedule, clip, precision, seed, checkpoint_every.
+    workers: threads that share each batch's rows; the result is the same but for rounding (without dropout).
     folder: where to keep checkpoint.safetensors, with the weights that learn only; if one is there the run goes on
     from it, to the very weights of one that was not stopped. watch(done, loss) is called after each step.
     Raises CourseError if there is nothing to learn from, or nothing that learns.
@@ -431,7 +447,7 @@ def finetune(
     if any(layer.merged for layer in lora_layers(model).values()):
         raise CourseError("the LoRA is merged into the weights; unmerge the model before training it further")
     device = model.embedding.weight.device
-    learning = nn.ParameterList(p for p in model.parameters() if p.requires_grad)
+    learning = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(model, config)
     history, path = History(), None
     every = [token for row in rows for token in (*row.tokens, row.prompt)]
@@ -443,18 +459,30 @@ def finetune(
     batches = order(rows, config.batch_size, config.seed)
     for _ in range(history.step):
         next(batches)
-    _, cast = prepared(model, config, device)
+    casts = [prepared(model, config, device)[1] for _ in range(workers)]
     model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        side_by_side(workers) as work,
+    ):
         for step in progress(range(history.step, config.steps), "fine-tuning"):
             begin_step(optimizers, config, step)
             chosen = [rows[i] for i in next(batches)]
-            x, y = batch(chosen, device=device)  # (B, T) each
-            with cast:
-                loss = answer_loss(model, x, y)
-            loss.backward()
-            end_step(learning, optimizers, config)
-            history.train_loss.append(loss.item())
+            asked = sum(len(row.tokens) - row.prompt for row in chosen)
+            shares = [share for i in range(workers) if (share := chosen[i::workers])]
+
+            def slopes(share, cast, asked=asked):
+                """The share's part of the loss, and that part's gradient by all that learns."""
+                x, y = batch(share, device=device)  # (B, T) each
+                with cast:
+                    loss = answer_loss(model, x, y) * ((y != IGNORE).sum() / asked)
+                return loss.item(), torch.autograd.grad(loss, learning, materialize_grads=True)
+
+            losses, parts = zip(*work(slopes, shares, casts), strict=True)
+            for p, *gradients in zip(learning, *parts, strict=True):
+                p.grad = sum(gradients[1:], gradients[0])
+            end_step(model, optimizers, config)
+            history.train_loss.append(sum(losses))
             history.tokens += sum(len(row.tokens) for row in chosen)
             done = step + 1
             watch(done, history.train_loss[-1])
@@ -471,35 +499,43 @@ def finetune(
 
 @torch.no_grad()
 def reply(
-    model: Transformer, tokenizer, prompts: Sequence[Sequence[int]], batch_size: int = 16, most: int = 40
+    model: Transformer,
+    tokenizer,
+    prompts: Sequence[Sequence[int]],
+    batch_size: int = 16,
+    most: int = 40,
+    workers: int = 1,
 ) -> list[str]:
     """What the model answers to each prompt of ids, greedily, in at most `most` tokens; like lengths go together.
 
-    The LoRA is merged for the time, and the weights are laid out for writing (lib.decoding).
+    The LoRA is merged for the time, and the weights are laid out for writing (lib.decoding). workers: threads that
+    share the batches.
     """
     apart = [layer for layer in lora_layers(model).values() if not layer.merged and layer.on]
     if apart:
         merge(model)
+    by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    batches = [by_length[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     try:
         writer = Decoder(model, rows=min(batch_size, len(prompts)))
-        said = [""] * len(prompts)
-        by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        for start in range(0, len(by_length), batch_size):
-            places = by_length[start : start + batch_size]
+
+        def answers(places: list[int]) -> list[str]:
             tokens, padding = left_pad([prompts[i] for i in places], device=model.embedding.weight.device)
             out = generate(writer, tokens, most, stop={tokenizer.eos_id}, padding=padding)[:, tokens.size(1) :]
-            for i, ids in zip(places, out.tolist(), strict=True):
-                end = ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids)
-                said[i] = tokenizer.decode(ids[:end]).strip()
-        return said
+            ends = [ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids) for ids in out.tolist()]
+            return [tokenizer.decode(ids[:end]).strip() for ids, end in zip(out.tolist(), ends, strict=True)]
+
+        with side_by_side(workers) as work:
+            said = [text for some in work(answers, batches) for text in some]
+        return [text for _, text in sorted(zip(by_length, said, strict=True))]
     finally:
         if apart:
             unmerge(model)
 
 
-def summarise(model: Transformer, tokenizer, conversations: Sequence[str], batch_size: int = 16) -> list[str]:
-    """The model's one-line summary of each conversation."""
-    return reply(model, tokenizer, [tokenizer.chat(dialogues.messages(text)) for text in conversations], batch_size)
+def summarise(model: Transformer, tokenizer, conversations: Sequence[str], **options) -> list[str]:
+    """The model's one-line summary of each conversation; options as for `reply`."""
+    return reply(model, tokenizer, [tokenizer.chat(dialogues.messages(text)) for text in conversations], **options)
 
 
 def request_flops(model: Transformer, prompt: int, said: int) -> int:

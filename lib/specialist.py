@@ -4,7 +4,6 @@ It reads the dialogues of lib.dialogues and writes their summaries, and can do n
 those dialogues too; digits stay apart, so that a number is copied digit by digit.
 """
 
-import dataclasses
 import json
 import random
 import re
@@ -25,10 +24,10 @@ from lib.transformer import Config, Transformer
 
 VOCABULARY = 700  # 256 bytes and what the dialogues' words are worth; two signs more make the vocabulary
 SIZES = dict(block_size=256, n_layer=4, n_head=4, d_model=128, d_ff=320, rope_theta=1000.0)
+EXAMPLES = 100_000  # each read about once by the recipe
 RECIPE = TrainConfig(
-    steps=1200, batch_size=32, optimizer="muon", muon_lr=0.02, lr=3e-3, weight_decay=0.0, warmup=30, min_lr=0.02
+    steps=4000, batch_size=32, optimizer="muon", muon_lr=0.02, lr=3e-3, weight_decay=0.0, warmup=30, min_lr=0.02
 )
-SECOND = dataclasses.replace(RECIPE, steps=450, muon_lr=0.01, lr=1.5e-3)  # on orders that never were
 FILE = Path(__file__).resolve().parent.parent / "data" / "specialist.safetensors"  # made by this very recipe
 
 
@@ -58,10 +57,13 @@ class SpecialistTokenizer:
         return [*self.encode(messages[-1]["content"]), self.answer_id]
 
 
-def examples(n: int, seed: int = 0, made_up: bool = False) -> list[Example]:
-    """n training dialogues, each with order numbers of its own; made_up: and with orders that never were."""
+def examples(n: int, seed: int = 0) -> list[Example]:
+    """n training dialogues about orders that never were: other numbers, and items that nobody bought together.
+
+    From real orders it would learn by heart what was bought together, and write that.
+    """
     rng = random.Random(f"numbers {seed}")
-    return [dialogues.renumber(example, rng) for example in dialogues.make("train", n, seed, made_up)]
+    return [dialogues.renumber(example, rng) for example in dialogues.make("train", n, seed, made_up=True)]
 
 
 def drills(n: int, seed: int = 0) -> list[Example]:
@@ -81,28 +83,23 @@ def new(tokenizer: SpecialistTokenizer, seed: int = 0, **changes) -> Transformer
 
 
 def train(
-    n: int = 30_000,
+    n: int = EXAMPLES,
     config: TrainConfig = RECIPE,
-    second: TrainConfig = SECOND,
     folder: str | Path | None = None,
     progress: Callable = no_progress,
     watch: Callable[[int, float], None] = lambda done, loss: None,
+    workers: int = 1,
     **changes,
 ) -> tuple[Transformer, SpecialistTokenizer, History]:
-    """The whole recipe: tokenizer, model, and training in two parts; returns them and what the second part saw.
+    """The whole recipe: tokenizer, model, and training on n dialogues and drills; returns them and what the run saw.
 
-    First n dialogues about real orders, and drills. It knows by heart then which products are bought together, and
-    writes those. So the second part is about orders that never were. folder: for checkpoints to go on from.
+    folder: for a checkpoint to go on from. workers: threads that share each batch. changes: to SIZES.
     """
     data = examples(n, config.seed)
-    copying = drills(n // 2, config.seed)
     tokenizer = SpecialistTokenizer.train(text for e in data[:2000] for text in (e.dialogue, e.summary))
     model = new(tokenizer, config.seed, **changes)
-    parts = [None if folder is None else Path(folder) / part for part in ("first", "second")]
-    finetune(model, rows(tokenizer, [*data, *copying]), config, parts[0], progress, watch)
-    second = dataclasses.replace(second, seed=config.seed + 1)
-    data = examples(second.steps * second.batch_size + 1000, second.seed, made_up=True)
-    history = finetune(model, rows(tokenizer, data), second, parts[1], progress, watch)
+    lines = rows(tokenizer, [*data, *drills(n // 5, config.seed)])
+    history = finetune(model, lines, config, folder, progress, watch, workers)
     return model, tokenizer, history
 
 

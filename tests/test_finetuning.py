@@ -331,6 +331,27 @@ def test_it_learns_by_heart():
     assert before > 3 and history.train_loss[-1] < 0.7 and history.step == 100
 
 
+@pytest.mark.parametrize("prepare", [add_lora, lambda model: only_last(model, 1), lambda model: model])
+def test_threads_that_share_a_batch_change_nothing_but_rounding(prepare):
+    config = TrainConfig(steps=5, batch_size=3, lr=1e-2, warmup=2)
+    found = []
+    for workers in (1, 2, 2, 4):
+        model = prepare(tiny())
+        history = finetune(model, some_rows(), config, workers=workers)
+        found.append((history.train_loss, torch.cat([p.detach().flatten() for p in model.parameters()])))
+    (alone, weights), (two, by_two), (again, by_two_again), (four, by_four) = found
+    assert alone == pytest.approx(two, abs=1e-5) and alone == pytest.approx(four, abs=1e-5)
+    assert torch.allclose(weights, by_two, atol=1e-3) and torch.allclose(weights, by_four, atol=1e-3)
+    assert two == again and torch.equal(by_two, by_two_again)
+
+
+def test_a_fault_in_a_thread_is_raised():
+    model = add_lora(tiny())
+    model.hidden = lambda x: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        finetune(model, some_rows(), CONFIG, workers=2)
+
+
 class Stop(Exception):
     pass
 
@@ -374,6 +395,7 @@ def test_replies_are_in_order_whatever_their_length_and_end_at_the_end():
     prompts = [[5, 6, 7, 8, 9], [1, 2], [4, 4, 4, 10, 11, 12, 13], [20]]
     alone = [finetuning.reply(model, Numbers(), [prompt], most=8)[0] for prompt in prompts]
     assert finetuning.reply(model, Numbers(), prompts, batch_size=3, most=8) == alone
+    assert finetuning.reply(model, Numbers(), prompts, batch_size=1, most=8, workers=2) == alone
     assert len(set(alone)) > 1 and not any("3" in text.split() for text in alone)
     assert not any(layer.merged for layer in lora_layers(model).values())
     with torch.no_grad():
