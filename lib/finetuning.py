@@ -43,8 +43,8 @@ from lib.training import (
 )
 from lib.transformer import Transformer
 
-# Made by RECIPE; `python benchmarks/finetuning.py curve` makes it anew.
-ADAPTER = Path(__file__).resolve().parent.parent / "data" / "summary_adapter"
+DATA = Path(__file__).resolve().parent.parent / "data"
+ADAPTER = DATA / "summary_adapter"  # made by RECIPE: `python benchmarks/finetuning.py curve` makes it anew
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")  # a block's, by our names
 TARGETS = ("q", "v", "out", "up", "down")
 IGNORE = -100  # the target of a token that the loss passes over; cross_entropy's own default
@@ -550,3 +550,8 @@ def request_flops(model: Transformer, prompt: int, said: int) -> int:
     pairs = tokens * (tokens + 1) // 2
     attention = 4 * config.n_layer * config.n_head * config.head_dim * pairs
     return 2 * matrices * tokens + 2 * model.head.weight.numel() * said + attention
+
+
+def studies() -> dict:
+    """What `python benchmarks/finetuning.py` measured when the course was made, as it wrote it."""
+    return json.loads((DATA / "finetuning.json").read_text(encoding="utf-8"))
