@@ -208,6 +208,10 @@ def main(arguments: list[str] | None = None) -> None:
         status = _complain(f"{problem.format_message().rstrip('.')}; see `{where} --help`")
     except click.ClickException as problem:
         status = _complain(problem.format_message())
+    except ModuleNotFoundError as problem:
+        if (problem.name or "lib").split(".")[0] == "lib":
+            raise  # a mistake of ours
+        status = _complain(f"the package {problem.name} is not installed; run make setup, then try again")
     except (click.Abort, KeyboardInterrupt):
         click.echo("course: interrupted", err=True)
         status = 130

@@ -284,8 +284,9 @@ def keep(id: str, cells: Iterable[str]) -> Path:
     try:
         write_atomic(_path(id), told + source)
     except OSError as error:
-        raise CourseError(f"{id} is not switched on: {own_folder()}: {error.strerror}; set COURSE_HOME to your own "
-                          "folder") from None
+        raise CourseError(
+            f"{id} is not switched on: {own_folder()}: {error.strerror}; set COURSE_HOME to your own folder"
+        ) from None
     return _path(id)
 
 
@@ -296,7 +297,10 @@ def drop(ids: Iterable[str] = ()) -> list[str]:
         _seam(id)
     gone = [id for id in kept() if id in ids or not ids]
     for id in gone:
-        _path(id).unlink(missing_ok=True)
+        try:
+            _path(id).unlink()
+        except OSError as error:
+            raise CourseError(f"{_path(id)} cannot be removed: {error.strerror}; delete it by hand") from None
     still = [own for own in _standing if own.id in kept()]
     _restore()
     for own in still:
