@@ -23,7 +23,7 @@ from lib.transformer import Config, Transformer
 
 PLACES = [(owner, name) for seam in own.SEAMS.values() for owner, name, _ in seam.places]
 ATTENTION = reference_source("02.attention")
-WIDE = "    if q.shape[-1] == 12:\n        raise ValueError('too wide for me')\n"
+WIDE = "    if q.shape[-1] == 10:\n        raise ValueError('too wide for me')\n"
 NARROW = ATTENTION.replace("    scores", WIDE + "    scores", 1)
 
 
@@ -44,7 +44,7 @@ def write(id, source):
 
 def model(**sizes):
     torch.manual_seed(0)
-    sizes = dict(vocab_size=11, block_size=8, n_layer=2, n_head=4, n_kv_head=2, d_model=48) | sizes
+    sizes = dict(vocab_size=11, block_size=8, n_layer=2, n_head=4, n_kv_head=2, d_model=40) | sizes
     return Transformer(Config.llama(**sizes)), torch.arange(10).view(2, 5)
 
 
@@ -157,7 +157,7 @@ def test_a_file_that_is_no_text_costs_one_line(capsys):
 
 def test_a_crash_falls_back_once_with_a_warning(capsys):
     write("02.attention", NARROW)
-    net, tokens = model()  # whose heads are 12 wide
+    net, tokens = model()  # whose heads are 10 wide
     want = net(tokens)
     own.begin("03")
     capsys.readouterr()
@@ -169,7 +169,7 @@ def test_a_crash_falls_back_once_with_a_warning(capsys):
 
 def test_a_block_that_fails_halfway_leaves_the_cache_whole(capsys):
     bad = reference_source("04.pre_norm_block").replace(
-        "    return", "    if x.shape[-1] == 48:\n        raise ValueError('halfway')\n    return", 1)  # fmt: skip
+        "    return", "    if x.shape[-1] == 40:\n        raise ValueError('halfway')\n    return", 1)  # fmt: skip
     assert "halfway" in bad
     write("04.pre_norm_block", bad)
     net, tokens = model()
@@ -189,7 +189,7 @@ def test_libs_own_error_inside_a_block_is_not_blamed_on_the_learner(capsys):
     net, _ = model()
     net.blocks[0].mlp.up = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        net.blocks[0](torch.zeros(1, 2, 48), Context())
+        net.blocks[0](torch.zeros(1, 2, 40), Context())
     assert not capsys.readouterr().out and not own._standing[0].failed
 
 
