@@ -1,7 +1,5 @@
 # Set-up, then one command each. `make help` lists them.
 PYTHON ?= python3
-LESSONS ?= $(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/[0-9]*.ipynb)))
-SEEDS ?= 0,1,2,3,4
 BIN := .venv/bin
 # Which PyTorch to install. Plain is right for macOS and for CUDA on Linux (several GB). For a small CPU build, or
 # another CUDA version, take pip's arguments from the selector on PyTorch's own site:
@@ -55,8 +53,8 @@ matrix: setup ## strict nbval under one and two threads, and with less of the pr
 doctor: $(READY) ## what this machine offers, what works and what to fix
 	@$(BIN)/course doctor
 
-bands: setup ## measure the lessons' bands anew: make bands LESSONS="05 07" SEEDS=0,1,2 (all: a night)
-	$(BIN)/course measure $(LESSONS) --seeds $(SEEDS)
+bands: setup ## measure the lessons' bands anew, for authors: make bands LESSONS="05 07" (all: hours)
+	$(BIN)/course measure $(or $(LESSONS),$(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/*.ipynb))))
 
 lint: $(READY) ## style and mistakes, by ruff
 	$(BIN)/ruff check .

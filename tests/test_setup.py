@@ -126,6 +126,21 @@ def test_too_little_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
     assert preflight.main().startswith("0.4 GB of disk are free here, the packages need 2")
 
 
+def test_bands_are_measured_by_the_command():
+    for given, told in (("LESSONS=05 07", r"measure 05 07$"), ("LESSONS=", r"measure 00_start_here 01_.* 10_sizing$")):
+        said = subprocess.run(["make", "-n", "bands", given], cwd=ROOT, capture_output=True, text=True)
+        assert re.search(rf"course {told}", said.stdout.strip(), re.M), said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "AGENTS.md", "docs/teaching.md"])
+def test_what_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:lib|tests|docs|data|notebooks|\.binder)/[\w./-]*)`", text):
+        assert (ROOT / path).exists() or "NN" in path, path
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.M):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
+
+
 def _only_pins(folder: Path) -> Path:
     for name in ("requirements.txt", "requirements.lock", "pyproject.toml"):
         (folder / name).write_bytes((ROOT / name).read_bytes())

@@ -181,7 +181,7 @@ def makefile(text: str) -> str:
     """The Makefile with the learner's targets alone."""
     blocks = re.split(r"\n(?=[a-z]+:)", text)
     kept = [block for block in blocks[1:] if block.split(":")[0] in TARGETS]
-    head = re.sub(r"^(NBVAL :|LESSONS \?|SEEDS \?)=.*\n", "", blocks[0], flags=re.M)
+    head = re.sub(r"^NBVAL :=.*\n", "", blocks[0], flags=re.M)
     kept = [re.sub(r"^\t@.*nbgrader.*\n", "", block, flags=re.M) for block in kept]
     head = re.sub(r"^\.PHONY:.*$", f".PHONY: {' '.join(TARGETS)}", head, flags=re.M)
     return "\n".join([head, *kept]).rstrip() + "\n"
