@@ -25,10 +25,11 @@ $(READY): requirements.txt requirements.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; install Python 3.11 to 3.13, or name yours with:" \
 		"make PYTHON=python3.12 ..." >&2; exit 1; }
 	@$(PYTHON) $(HERE)lib/course/preflight.py
-	[ -d .venv ] || $(PYTHON) -m venv .venv
-	$(PIP) -c requirements.lock $(TORCH) || $(STUCK)
-	$(PIP) -r requirements.lock || $(STUCK)
-	$(PIP) --no-deps -e . || $(STUCK)
+	@[ -d .venv ] || $(PYTHON) -m venv .venv
+	@echo "Installing PyTorch and the packages of requirements.lock; a few minutes the first time."
+	@$(PIP) -c requirements.lock $(TORCH) || $(STUCK)
+	@$(PIP) -r requirements.lock || $(STUCK)
+	@$(PIP) --no-deps -e . || $(STUCK)
 	@# nbgrader is here for its formats; its menus and servers would greet every learner in JupyterLab.
 	@rm -rf .venv/share/jupyter/labextensions/@jupyter/nbgrader .venv/etc/jupyter/jupyter_server_config.d/nbgrader.json
 	@touch $@

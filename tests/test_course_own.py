@@ -12,7 +12,7 @@ import torch
 import lib.attention
 import lib.transformer
 from lib.attention import Context
-from lib.course import lessons, own, session
+from lib.course import lessons, own, runner, session
 from lib.course.cli import main
 from lib.errors import CourseError
 from lib.generation import KVCache
@@ -262,6 +262,18 @@ def test_the_command(home, tmp_path, capsys):
         assert ended("use", *wrong) == 2
         told = capsys.readouterr()
         assert says in told.err and len(told.err.splitlines()) == 1 and not told.out
+
+
+def test_a_headless_run_on_ones_own_code_is_another_run():
+    def key():
+        env = {"COURSE_OWN": str(own.own_folder())}
+        return runner.key(runner.Job(lessons.find(["03"])[0], "03", {}, "smoke", env))
+
+    without = key()
+    write("02.attention", ATTENTION)
+    first = key()
+    write("02.attention", ATTENTION + "# changed\n")
+    assert len({without, first, key()}) == 3, "so --resume keeps no result of other code"
 
 
 def test_a_home_that_cannot_be_written_costs_one_line(tmp_path, monkeypatch):
