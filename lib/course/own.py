@@ -14,6 +14,7 @@ import contextlib
 import io
 import linecache
 import sys
+import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -383,7 +384,9 @@ def _tried(exercise: Exercise, source: str) -> tuple[Callable | None, str]:
     """The function that an answer's source defines, run by itself, and "" or what is wrong with it."""
     file = f"<your {exercise.id}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # so that errors quote the line
-    namespace: dict[str, Any] = {"__name__": "answer"}
+    module = types.ModuleType(f"own_{exercise.name}")
+    sys.modules[module.__name__] = module  # torch.compile looks a function's module up
+    namespace = vars(module)
     with contextlib.redirect_stdout(io.StringIO()):
         try:
             exec(PRELUDE, namespace)
