@@ -6,10 +6,14 @@ BIN := .venv/bin
 #   make run TORCH="torch==2.13.0 --index-url <the address it gives>"
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 READY := .venv/.ready
+HERE := $(dir $(lastword $(MAKEFILE_LIST)))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PROXY and pip's index, if the disk, free" \
+	"some. The same make goes on from here." >&2; exit 1; }
 NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run lab test matrix lint bench lock clean
+.PHONY: help setup data run lab test matrix doctor bands lint bench lock clean
 
 help: ## list what make can do
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -18,12 +22,14 @@ setup: $(READY) data ## make .venv, install the pinned packages, fetch the data 
 
 # The stamp is written last, so an interrupted set-up is taken up again; a changed pin sets up anew.
 $(READY): requirements.txt requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v < (3, 14) and \
-		"Python 3.11 to 3.13 is needed, this is %d.%d; choose another with: make PYTHON=python3.12 ..." % v[:2])'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; install Python 3.11 to 3.13, or name yours with:" \
+		"make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) $(HERE)lib/course/preflight.py
+	@[ -d .venv ] || $(PYTHON) -m venv .venv
+	@echo "Installing PyTorch and the packages of requirements.lock; a few minutes the first time."
+	@$(PIP) -c requirements.lock $(TORCH) || $(STUCK)
+	@$(PIP) -r requirements.lock || $(STUCK)
+	@$(PIP) --no-deps -e . || $(STUCK)
 	@# nbgrader is here for its formats; its menus and servers would greet every learner in JupyterLab.
 	@rm -rf .venv/share/jupyter/labextensions/@jupyter/nbgrader .venv/etc/jupyter/jupyter_server_config.d/nbgrader.json
 	@touch $@
@@ -44,6 +50,12 @@ test: setup lint ## everything CI checks: unit tests, strict nbval on every less
 matrix: setup ## strict nbval under one and two threads, and with less of the processor's vector units
 	for n in 1 2; do OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$$n COURSE_THREADS=$$n $(NBVAL) notebooks || exit 1; done
 	for isa in default avx2; do ATEN_CPU_CAPABILITY=$$isa $(NBVAL) notebooks || exit 1; done
+
+doctor: $(READY) ## what this machine offers, what works and what to fix
+	@$(BIN)/course doctor
+
+bands: setup ## measure the lessons' bands anew, for authors: make bands LESSONS="05 07" (all: hours)
+	$(BIN)/course measure $(or $(LESSONS),$(patsubst notebooks/%.ipynb,%,$(sort $(wildcard notebooks/*.ipynb))))
 
 lint: $(READY) ## style and mistakes, by ruff
 	$(BIN)/ruff check .

@@ -173,7 +173,7 @@ def test_a_lesson_runs_in_it(tmp_path):
 def test_make_knows_the_learners_targets(copy):
     said = subprocess.run(["make", "help"], cwd=copy, capture_output=True, text=True)
     assert re.findall(r"^  make (\w+)", said.stdout, re.M) == [
-        "help", "setup", "data", "run", "lab", "clean"], said.stderr
+        "help", "setup", "data", "run", "lab", "doctor", "clean"], said.stderr
     assert subprocess.run(["make", "-n", "lab"], cwd=copy, capture_output=True).returncode == 0
     for name in ("pytest", "ruff", "nbval", "nbgrader", "tests/", "benchmarks"):
         assert name not in (copy / "Makefile").read_text().replace(".pytest_cache .ruff_cache", "")

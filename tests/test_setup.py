@@ -5,12 +5,15 @@ import re
 import subprocess
 import sys
 import tomllib
+import types
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from lib.course import preflight
 
 ROOT = Path(__file__).resolve().parents[1]
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)")
@@ -56,18 +59,86 @@ def test_ci_calls_the_readmes_two_commands():
     assert all(command in readme for command in commands)
 
 
-def test_a_wrong_python_is_named(tmp_path):
-    old = tmp_path / "python"
-    old.write_text('#!/bin/sh\nexec "$REAL" -c "import sys; sys.version_info = (3, 9, 1); exec(sys.argv[2])" "$@"\n')
-    old.chmod(0o755)
-    made = subprocess.run(
-        ["make", "-f", str(ROOT / "Makefile"), f"PYTHON={old}", ".venv/.ready"],
-        cwd=_only_pins(tmp_path),
-        env={"PATH": "/usr/bin:/bin", "REAL": sys.executable},
+AGED = """#!/bin/sh
+exec "$REAL" -c "import runpy, sys; sys.version_info = $AS; runpy.run_path(sys.argv[1], None, '__main__')" "$@"
+"""
+
+
+def make_setup(folder: Path, **variables: str) -> subprocess.CompletedProcess:
+    """`make .venv/.ready` of this course in a folder that holds its pins and no more."""
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return subprocess.run(
+        ["make", "-f", str(ROOT / "Makefile"), *settings, ".venv/.ready"],
+        cwd=_only_pins(folder),
+        env={"PATH": "/usr/bin:/bin", "REAL": sys.executable, "AS": variables.get("AS", "")},
         capture_output=True,
         text=True,
     )
-    assert made.returncode and "Python 3.11 to 3.13 is needed, this is 3.9" in made.stderr
+
+
+def one_line(made: subprocess.CompletedProcess) -> str:
+    """What a failed make says besides make's own last line."""
+    assert made.returncode
+    [line] = [line for line in (made.stdout + made.stderr).splitlines() if not line.startswith("make: ***")]
+    return line
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.14"])
+def test_a_wrong_python_is_named(tmp_path, version):
+    aged = tmp_path / "python"
+    aged.write_text(AGED)
+    aged.chmod(0o755)
+    said = one_line(make_setup(tmp_path, PYTHON=str(aged), AS=f"({version.replace('.', ', ')}, 1)"))
+    assert f"Python 3.11 to 3.13 is needed, this is {version}; choose another with: make PYTHON=" in said
+
+
+def test_no_python_at_all_is_named(tmp_path):
+    said = one_line(make_setup(tmp_path, PYTHON="python9"))
+    assert said.startswith("no python9 here; install Python 3.11 to 3.13, or name yours with: make PYTHON=")
+
+
+@pytest.mark.parametrize("what", ["a file", "somebody's folder"])
+def test_what_is_no_environment_is_left_alone(tmp_path, what):
+    venv = tmp_path / ".venv"
+    if what == "a file":
+        venv.write_text("mine")
+    else:
+        venv.mkdir()
+        (venv / "thesis.txt").write_text("mine")
+    said = one_line(make_setup(tmp_path, PYTHON=sys.executable))
+    assert said.startswith(".venv is no ") and "move it away" in said
+    assert (venv if what == "a file" else venv / "thesis.txt").read_text() == "mine"
+
+
+def test_what_an_earlier_set_up_left(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert preflight.main() is None, "nothing there yet"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "pyvenv.cfg").write_text("home = /nowhere")
+    (tmp_path / ".venv" / "bin" / "python").symlink_to("/nowhere/python")
+    assert preflight.main() is None and "made anew" in capsys.readouterr().out
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_too_little_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=4e8))
+    assert preflight.main().startswith("0.4 GB of disk are free here, the packages need 2")
+
+
+def test_bands_are_measured_by_the_command():
+    for given, told in (("LESSONS=05 07", r"measure 05 07$"), ("LESSONS=", r"measure 00_start_here 01_.* 10_sizing$")):
+        said = subprocess.run(["make", "-n", "bands", given], cwd=ROOT, capture_output=True, text=True)
+        assert re.search(rf"course {told}", said.stdout.strip(), re.M), said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "AGENTS.md", "docs/teaching.md"])
+def test_what_a_page_names_is_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:lib|tests|docs|data|notebooks|\.binder)/[\w./-]*)`", text):
+        assert (ROOT / path).exists() or "NN" in path, path
+    for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.M):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
 
 
 def _only_pins(folder: Path) -> Path:

@@ -16,7 +16,7 @@ class Group(click.Group):
 
     elsewhere: ClassVar = {  # a learner's copy has not all of them
         name: f"lib.course.{name}_command"
-        for name in ("data", "generate", "grade", "release", "serve", "size", "train")
+        for name in ("data", "doctor", "generate", "grade", "release", "serve", "size", "train", "use")
         if importlib.util.find_spec(f"lib.course.{name}_command")
     }
 
@@ -62,6 +62,7 @@ def lessons_command() -> None:
 @click.option("--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, metavar="SECONDS",
               help="Stop a lesson that takes longer.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder to write; default: build/runs.")
+@click.option("--own", is_flag=True, help="Run on the answers that you switched on with `course use`.")
 def run_command(
     names: tuple[str, ...],
     preset: str | None,
@@ -70,6 +71,7 @@ def run_command(
     resume: bool,
     timeout: float,
     out: Path | None,
+    own: bool,
 ) -> int:
     """Execute lessons headless with papermill, side by side; all lessons if none is named.
 
@@ -89,7 +91,7 @@ def run_command(
     """
     from rich.console import Console
 
-    from lib.course import lessons, report, runner
+    from lib.course import lessons, predictions, report, runner
 
     chosen = lessons.find(names)
     texts = dict(parameters)
@@ -97,7 +99,8 @@ def run_command(
         if texts.setdefault("preset", preset) != preset:
             raise CourseError(f"--preset {preset} and -p preset {texts['preset']} disagree; give one")
     preset = runner.check_preset(texts.get("preset", "auto"))
-    tasks = [runner.Job(lesson, lesson.stem, runner.given(lesson, texts), preset) for lesson in chosen]
+    env = {"COURSE_OWN": str(predictions.own_folder().absolute())} if own else {}
+    tasks = [runner.Job(lesson, lesson.stem, runner.given(lesson, texts), preset, env) for lesson in chosen]
     if len({job.name for job in tasks}) < len(tasks):
         raise CourseError("two of the notebooks have the same name; run them one at a time")
     out = out or lessons.ROOT / "build" / "runs"
@@ -205,6 +208,10 @@ def main(arguments: list[str] | None = None) -> None:
         status = _complain(f"{problem.format_message().rstrip('.')}; see `{where} --help`")
     except click.ClickException as problem:
         status = _complain(problem.format_message())
+    except ModuleNotFoundError as problem:
+        if (problem.name or "lib").split(".")[0] == "lib":
+            raise  # a mistake of ours
+        status = _complain(f"the package {problem.name} is not installed; run make setup, then try again")
     except (click.Abort, KeyboardInterrupt):
         click.echo("course: interrupted", err=True)
         status = 130

@@ -23,6 +23,11 @@ def home() -> Path:
     return Path(os.environ.get("COURSE_HOME") or platformdirs.user_data_dir("transformer-course", False))
 
 
+def own_folder() -> Path:
+    """Where answers that run in lib's place are kept (lib.course.own); COURSE_OWN names another for a headless run."""
+    return Path(os.environ.get("COURSE_OWN") or home() / "own")
+
+
 def load(lesson: str) -> dict[str, Guess]:
     """The guesses kept for one lesson. A damaged file is set aside with one line, so that nothing is lost."""
     return read_kept(_path(lesson), _guess, f"Your guesses for lesson {lesson}")

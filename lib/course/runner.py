@@ -154,12 +154,14 @@ def _kinds(kind: type) -> str:
 
 
 def key(job: Job) -> str:
-    """A digest of all that decides a job's result: the lesson's cells, its parameters, the library, Python."""
+    """A digest of all that decides a job's result: the lesson's cells, its parameters, whose code, Python."""
     cells = [
         (cell.get("cell_type"), source(cell), cell.get("metadata", {}).get("tags"))
         for cell in job.lesson.notebook["cells"]
     ]
-    what = json.dumps([cells, job.parameters, job.preset, _library(), platform.python_version()])
+    own = Path(job.env["COURSE_OWN"]).glob("*.py") if "COURSE_OWN" in job.env else ()
+    answers = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in sorted(own)]
+    what = json.dumps([cells, job.parameters, job.preset, _library(), answers, platform.python_version()])
     return hashlib.sha256(what.encode()).hexdigest()
 
 
@@ -267,7 +269,8 @@ class _Runner:
             **os.environ,
             # A lesson computes on one thread unless it asks for more; more than its share of cores never pays.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // self.workers)),
-            "COURSE_HOME": str(place / "home"),  # the learner's own guesses are not part of a headless run
+            "COURSE_HOME": str(place / "home"),  # the learner's own guesses are not part of a headless run,
+            "COURSE_OWN": str(place / "home" / "own"),  # nor is the learner's own code, unless the job says so
             "IPYTHONDIR": str(place / "ipython"),
             "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
             **task.job.env,

@@ -47,10 +47,14 @@ def start(number: str, preset: str = "auto", seed: int = 0) -> "Lesson":
     else:
         device = pick_device("cpu")
     torch.set_num_threads(_threads())
+    print(f"Lesson {found.number}, {found.name}: preset {preset}.")
+    if predictions.own_folder().is_dir():
+        from lib.course import own  # with the model and the checks, which are of no use where nothing is switched on
+
+        own.begin(found.number)
     random.seed(seed)
     seed_everything(seed)
     _style()
-    print(f"Lesson {found.number}, {found.name}: preset {preset}.")
     return Lesson(found.number, preset, seed, device)
 
 

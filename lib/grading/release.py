@@ -25,8 +25,9 @@ MARK = ".course-release.json"  # what tells an earlier release from a folder tha
 GRADING = ("__init__", "check", "closure", "exercise", "notebook", "properties")
 NOT_COURSE = ("grade_command", "release_command")
 SECTIONS = ("the checks", "instructors")  # of requirements.txt, that a learner does without
-TARGETS = ("help", "setup", "data", "run", "lab", "clean")
-FILES = ("pyproject.toml", "environment.yml")
+TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
+HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
+FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *HOSTS)
 
 
 def release(out: Path, names: Iterable[str] = ()) -> list[Lesson]:
@@ -118,7 +119,7 @@ def _library(numbers: set[str]) -> list[Path]:
 def _copy(path: Path, folder: Path) -> None:
     target = folder / path.relative_to(ROOT)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, target)
+    shutil.copy(path, target)  # with its mode: postBuild is a program
 
 
 def _write(path: Path, text: str) -> None:

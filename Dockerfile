@@ -1,0 +1,18 @@
+# The course in a container: packages and data inside, JupyterLab on port 8888. docs/teaching.md says how to run it.
+FROM python:3.11-slim
+
+RUN useradd --create-home learner
+WORKDIR /course
+ENV COURSE_CACHE=/opt/course-data PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# Packages first: this layer is built anew only when a pin changes.
+ARG TORCH="torch==2.13.0"
+COPY requirements.txt requirements.lock ./
+RUN pip install -c requirements.lock ${TORCH} && pip install -r requirements.lock
+
+COPY --chown=learner . .
+RUN pip install --no-deps -e . && course data && chmod -R a+rX /opt/course-data && chown learner /course
+
+USER learner
+EXPOSE 8888
+CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--notebook-dir=notebooks"]
