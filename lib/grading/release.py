@@ -22,7 +22,7 @@ from lib.grading.exercise import exercises
 from lib.grading.notebook import answer_cells, solve
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
-GRADING = ("__init__", "check", "closure", "exercise", "notebook", "properties")
+GRADING = ("__init__", "card", "check", "closure", "exercise", "notebook", "properties")
 NOT_COURSE = ("grade_command", "release_command")
 SECTIONS = ("the checks", "instructors")  # of requirements.txt, that a learner does without
 TARGETS = ("help", "setup", "data", "run", "lab", "clean")

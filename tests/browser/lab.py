@@ -40,12 +40,12 @@ class Server:
                  "COURSE_PRESET": preset},
             stdout=self._out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        self.address = until(self._address, PATIENCE, lambda: f"JupyterLab does not start: {self.log.read_text()[-2000:]}")
+        self.address = until(self._address, PATIENCE, "JupyterLab does not start")
 
     def _address(self) -> str | None:
-        if self.process.poll() is not None:
-            raise AssertionError(f"JupyterLab ended: {self.log.read_text()[-2000:]}")
-        found = re.search(r"http://127\.0\.0\.1:\d+", self.log.read_text())
+        said = self.log.read_text()
+        assert self.process.poll() is None, f"JupyterLab ended: {said[-2000:]}"
+        found = re.search(r"http://127\.0\.0\.1:\d+", said)
         return found and found[0]
 
     def ask(self, path: str, method: str = "GET") -> Any:
@@ -95,8 +95,15 @@ class Visit:
         """Save as a person does; returns the notebook in the file."""
         before = self.path.stat().st_mtime_ns
         self.choose("File", "Save Notebook")
-        until(lambda: self.path.stat().st_mtime_ns != before, PATIENCE, f"{self.path.name} is not saved")
-        return json.loads(self.path.read_text(encoding="utf-8"))
+        return until(lambda: self._saved(before), PATIENCE, f"{self.path.name} is not saved")
+
+    def _saved(self, before: int) -> dict | None:
+        if self.path.stat().st_mtime_ns == before:
+            return None
+        try:
+            return json.loads(self.path.read_text(encoding="utf-8"))
+        except ValueError:  # it is being written
+            return None
 
     def run_all(self, seconds: float) -> dict:
         """Run All, wait until it is over, save; returns the notebook in the file."""
@@ -111,11 +118,20 @@ class Visit:
                 return nb
             time.sleep(STEP)
 
-    def cell(self, text: str) -> Locator:
-        """The code cell that holds that text, scrolled to: a long notebook keeps only a window of its cells."""
-        found = self.page.locator(".jp-NotebookPanel:visible .jp-CodeCell").filter(has_text=text).first
-        found.scroll_into_view_if_needed()
-        return found
+    def answer(self, exercise: str, source: str) -> Locator:
+        """Put an answer into its cell, run it and the check below it; returns the card that the check shows."""
+        check = self.page.locator(".jp-NotebookPanel:visible .jp-CodeCell", has_text=f'check("{exercise}"')
+        check.scroll_into_view_if_needed()
+        check.locator(".cm-content").click()
+        before = check.locator(".jp-InputPrompt").inner_text()
+        for key in ("Escape", "ArrowUp", "Enter", "Control+A"):
+            self.page.keyboard.press(key)
+        self.page.keyboard.insert_text(source)
+        self.page.keyboard.press("Shift+Enter")  # runs the answer, and goes on to the check
+        self.page.keyboard.press("Shift+Enter")
+        until(lambda: self._idle() and check.locator(".jp-InputPrompt").inner_text() not in (before, "[*]:"),
+              PATIENCE, f"the check of {exercise} does not run")  # fmt: skip
+        return check.get_by_role("group")
 
     def close(self) -> None:
         """Shut the kernel down, then leave."""
@@ -137,11 +153,11 @@ def errors(nb: dict) -> list[str]:
     ]
 
 
-def until(look: Callable[[], Any], seconds: float, why: str | Callable[[], str]) -> Any:
+def until(look: Callable[[], Any], seconds: float, why: str) -> Any:
     """What look() gives, as soon as it gives something. Fails with the reason after that many seconds."""
     end = time.monotonic() + seconds
     while not (found := look()):
         if time.monotonic() > end:
-            raise AssertionError(why if isinstance(why, str) else why())
+            raise AssertionError(why)
         time.sleep(STEP)
     return found
