@@ -131,7 +131,12 @@ class Visit:
         self.page.keyboard.press("Shift+Enter")
         until(lambda: self._idle() and check.locator(".jp-InputPrompt").inner_text() not in (before, "[*]:"),
               PATIENCE, f"the check of {exercise} does not run")  # fmt: skip
-        return check.get_by_role("group")
+        return check.locator("[role=group][aria-label]")
+
+    def theme(self, name: str) -> None:
+        """Put on a theme, such as "JupyterLab Dark"."""
+        self.choose("Settings", "Theme", name)
+        self.page.locator(f"body[data-jp-theme-name='{name}']").wait_for()
 
     def close(self) -> None:
         """Shut the kernel down, then leave."""
@@ -161,3 +166,31 @@ def until(look: Callable[[], Any], seconds: float, why: str) -> Any:
             raise AssertionError(why)
         time.sleep(STEP)
     return found
+
+
+def contrast(element: Locator) -> float:
+    """The least contrast of text within an element to what is behind it, as WCAG 2 counts it: 1 to 21."""
+    return element.evaluate(CONTRAST)
+
+
+CONTRAST = """
+element => {
+  const parts = text => text.match(/[\\d.]+/g).map(Number);
+  const linear = v => v <= 10.31 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => [r, g, b].map(linear)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = node => {
+    for (; node; node = node.parentElement) {
+      const colour = parts(getComputedStyle(node).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.99) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const worded = [element, ...element.querySelectorAll("*")]
+    .filter(node => [...node.childNodes].some(child => child.nodeType === 3 && child.textContent.trim()));
+  return Math.min(...worded.map(node => {
+    const [a, b] = [light(parts(getComputedStyle(node).color)), light(behind(node))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }));
+}
+"""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from lab import Server, Visit, errors
+from lab import PATIENCE, Server, Visit, contrast, errors
 from playwright.sync_api import BrowserContext, Page, expect
 
 from lib.course import lessons
@@ -16,9 +16,12 @@ from lib.course.lessons import Lesson
 from lib.grading.answers import answer, mutant_source, reference_source
 from lib.grading.exercise import exercise
 
+THEMES = ("JupyterLab Dark", "JupyterLab Light")
 SECONDS = 1800  # for one lesson, whatever else the machine has to do
 # In these lessons an exercise is solved at the second try: {lesson: (exercise, name of the wrong answer given first)}.
 BY_HAND = {"00": ("00.greedy", "off by one"), "02": ("02.causal_mask", "transposed"), "04": ("04.rms_norm", "no root")}
+
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -62,15 +65,21 @@ def solve(visit: Visit, id: str, wrong: str, picture: Callable[[Page, str], None
     card = visit.answer(id, mutant_source(id, wrong))
     expect(card).to_contain_text("Not yet")
     expect(card).to_contain_text(answer(id).mutant(wrong).says)
-    hint = card.get_by_text(plain(exercise(id).hints[0]))
+    hint = card.get_by_text(exercise(id).hints[0].replace("`", ""))
     expect(hint).to_be_hidden()
     card.get_by_text("Hint 1 of 3").focus()
     visit.page.keyboard.press("Enter")
     expect(hint).to_be_visible()
-    picture(visit.page, f"{id}-wrong")
+    for theme in THEMES:
+        visit.theme(theme)
+        assert contrast(card) >= 4.5, theme
+        picture(visit.page, f"{id} wrong, {theme}")
     card = visit.answer(id, reference_source(id))
     expect(card).to_contain_text("Passed")
-    picture(visit.page, f"{id}-right")
+    for theme in THEMES:
+        visit.theme(theme)
+        assert contrast(card) >= 4.5, theme
+        picture(visit.page, f"{id} right, {theme}")
 
 
 def test_progress_agrees(server: Server, context: BrowserContext, tmp_path: Path, picture, pytestconfig: pytest.Config):
@@ -97,7 +106,3 @@ def test_progress_agrees(server: Server, context: BrowserContext, tmp_path: Path
         page.emulate_media(color_scheme=scheme)
         picture(page, f"progress-{scheme}")
     assert not wrong
-
-
-def plain(text: str) -> str:
-    return text.replace("`", "")
