@@ -18,7 +18,7 @@ from playwright.sync_api import BrowserContext, Locator, Page, Request
 from lib.course.lessons import Lesson, source
 
 STEP = 0.5  # seconds between looks
-PATIENCE = 180  # seconds for what takes a moment: on a busy machine it takes many
+PATIENCE = 600  # seconds for what takes a moment: on a busy machine it takes many
 
 
 class Server:
@@ -40,7 +40,11 @@ class Server:
                  "COURSE_PRESET": preset},
             stdout=self._out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        self.address = until(self._address, PATIENCE, "JupyterLab does not start")
+        try:
+            self.address = until(self._address, PATIENCE, "JupyterLab does not start")
+        except BaseException:
+            self.close()
+            raise
 
     def _address(self) -> str | None:
         said = self.log.read_text()
