@@ -1,12 +1,11 @@
 """`course progress`: how far a learner is, over all lessons; shown, written to a file, or removed."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from lib.course import predictions
-from lib.course.files import locked, write_atomic
+from lib.course.files import write_atomic
 from lib.course.progress import Chapter, Overview, checks, exported, journal, standings
 from lib.errors import CourseError
 
@@ -31,9 +30,9 @@ def progress(html: Path | None, export: Path | None, remove: bool) -> None:
     if html is not None:
         from lib.course.progress_page import page
 
-        _write(html, lambda: page(overview))
+        _write(html, page(overview))
     if export is not None:
-        _write(export, lambda: exported(overview))
+        _write(export, exported(overview))
     if remove:
         _remove()
 
@@ -85,9 +84,9 @@ def _show(overview: Overview) -> None:
     click.echo(f"Kept in {predictions.home()}")
 
 
-def _write(path: Path, text: Callable[[], str]) -> None:
+def _write(path: Path, text: str) -> None:
     try:
-        write_atomic(path, text())
+        write_atomic(path, text)
     except OSError as problem:
         raise CourseError(f"cannot write {path}: {problem.strerror}; choose another file") from None
     click.echo(f"Written: {path}")
@@ -101,13 +100,11 @@ def _remove() -> None:
         return
     click.confirm(f"Remove {_n(len(paths), 'file')}: all checks and predictions?", abort=True)
     try:
-        for path in paths:
-            with locked(path):
-                path.unlink(missing_ok=True)
+        for path in [*paths, *home.glob(".*.lock"), *home.glob("guesses/.*.lock")]:
+            path.unlink(missing_ok=True)
     except OSError as problem:
-        raise CourseError(f"cannot remove {path}: {problem.strerror or problem}; remove it by hand") from None
+        raise CourseError(f"cannot remove {path}: {problem.strerror}; remove it by hand") from None
     click.echo("Removed. Answers in your notebooks are as they were.")
-
 
 
 def _n(n: int, what: str) -> str:
