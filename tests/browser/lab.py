@@ -140,7 +140,7 @@ class Visit:
     def theme(self, name: str) -> None:
         """Put on a theme, such as "JupyterLab Dark"."""
         self.choose("Settings", "Theme", name)
-        self.page.locator(f"body[data-jp-theme-name='{name}']").wait_for()
+        self.page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached")
 
     def close(self) -> None:
         """Shut the kernel down, then leave."""
