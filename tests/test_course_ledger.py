@@ -36,6 +36,14 @@ def test_running_a_lesson_again_replaces_its_entries():
     assert [entry.decision for entry in Ledger().entries.values()] == ["SmolLM2"]
 
 
+def test_two_kernels_at_once_lose_nothing():
+    one, two = Ledger(), Ledger()
+    one.add("09.select", **GOOD)
+    two.add("10.size", **GOOD)
+    one.add("09.select", **GOOD | {"decision": "SmolLM2"})
+    assert {key: e.decision for key, e in Ledger().entries.items()} == {"09.select": "SmolLM2", "10.size": "the rule"}
+
+
 def test_table():
     book = Ledger()
     book.add("09.watch", **GOOD | {"stage": "watch", "decision": "w " * 40})

@@ -11,7 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from lib.errors import CourseError
 from lib.grading.answers import reference_source
 from lib.grading.exercise import exercise
-from lib.grading.notebook import answer_cells, solve, sync
+from lib.grading.notebook import answer_cells, restate, solve, sync
 
 MASK = exercise("02.causal_mask")
 
@@ -80,6 +80,21 @@ def test_outputs_stay_where_the_source_does():
     assert by_grade_id(sync(nb, "02"))["02-causal_mask-check"].outputs[0].text == "kept"
     check.source = "old"
     assert by_grade_id(sync(nb, "02"))["02-causal_mask-check"].outputs == []
+
+
+def test_what_a_check_says_of_a_stub_is_brought_in_step():
+    nb = sync(lesson(MASK.id, "02.attention", "02.effective_tokens"), "02")
+    cells = by_grade_id(nb)
+    for key in ("02-causal_mask-check", "02-attention-check"):
+        cells[key].outputs = [nbformat.v4.new_output("stream", text="old")]
+    cells["02-attention"].source = reference_source("02.attention")
+    restate(nb)
+    nbformat.validate(nb)
+    [said] = cells["02-causal_mask-check"].outputs
+    assert said.data["text/plain"].startswith("02.causal_mask: not attempted yet (3 points)")
+    assert "Not attempted yet" in said.data["text/html"]
+    assert cells["02-attention-check"].outputs[0].text == "old", "that is known by running it alone"
+    assert cells["02-effective_tokens-check"].outputs == [], "it has not been run"
 
 
 def test_other_metadata_of_the_cell_is_left_alone():

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock
+
 from lib.errors import CourseError
 
 T = TypeVar("T")
@@ -32,6 +34,24 @@ def write_atomic(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def locked(path: Path) -> FileLock:
+    """A lock to hold while a file is read and written anew, so that two kernels do not undo each other's work.
+
+    Entering it raises OSError where the folder cannot be written, or another holds the lock for ten seconds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path.with_name(f".{path.name}.lock"), timeout=10)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line at a file's end, below whatever is there, be it half a line. Raises OSError."""
+    with locked(path), path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else f"\n{line}"
+        file.write(f"{line}\n".encode())
 
 
 def _umask() -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from lib.course import expectations
-from lib.course.files import read_kept, write_json
+from lib.course.files import locked, read_kept, write_json
 from lib.course.predictions import home
 from lib.errors import CourseError
 
@@ -83,12 +83,14 @@ class Ledger:
             raise CourseError("an entry needs a key, such as 09.metric")
         if not isinstance(number, bool) and hasattr(number, "item"):
             number = number.item()  # numpy's and torch's numbers
-        self.entries[key] = Entry(stage, decision, instead_of, number, shown, source)
+        self.entries[key] = entry = Entry(stage, decision, instead_of, number, shown, source)
         try:
-            write_json(self.path, {key: asdict(entry) for key, entry in self.entries.items()})
+            with locked(self.path):  # another kernel may have decided something meanwhile
+                self.entries |= read_kept(self.path, Entry, "The ledger") | {key: entry}
+                write_json(self.path, {key: asdict(entry) for key, entry in self.entries.items()})
         except OSError as problem:
-            where = self.path.parent
-            print(f"(The ledger is not kept, {where}: {problem.strerror}; set COURSE_HOME to your own folder.)")
+            where, why = self.path.parent, problem.strerror or problem
+            print(f"(The ledger is not kept, {where}: {why}; set COURSE_HOME to your own folder.)")
 
     def of(self, lesson: str) -> dict[str, Entry]:
         """The entries whose keys begin with a lesson's number."""

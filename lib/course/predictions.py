@@ -1,12 +1,13 @@
 """Predict, then run: a learner's guesses, how sure they were, and how well the two agree."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import platformdirs
 
-from lib.course.files import read_kept, write_json
+from lib.course.files import locked, read_kept, write_json
 
 
 @dataclass
@@ -34,42 +35,73 @@ def load(lesson: str) -> dict[str, Guess]:
 
 
 def save(lesson: str, guesses: dict[str, Guess]) -> None:
-    """Keep one lesson's guesses. A folder that cannot be written costs one line, not the lesson."""
-    try:
-        write_json(_path(lesson), {key: asdict(guess) for key, guess in guesses.items()})
-    except OSError as problem:
-        print(f"(Your guess is not kept, {home()}: {problem.strerror}; set COURSE_HOME to your own folder.)")
+    """Keep one lesson's guesses, beside those that another kernel has kept meanwhile; a known outcome is final.
 
-
-def everything() -> list[Guess]:
-    """All guesses of all lessons."""
-    return [guess for path in sorted(_path("00").parent.glob("*.json")) for guess in load(path.stem).values()]
-
-
-def summary(guesses: list[Guess]) -> str:
-    """How often right against how sure, in plain words, with the Brier score.
-
-    Brier score: mean of (sure - right)^2, 0 perfect, 0.25 what "50 % sure" of everything earns
-    (Brier, 1950, "Verification of forecasts expressed in terms of probability").
+    A folder that cannot be written costs one line, not the lesson.
     """
+    path = _path(lesson)
+    try:
+        with locked(path):
+            kept = load(lesson)
+            final = {key: guess for key, guess in kept.items() if guess.right is not None}
+            write_json(path, {key: asdict(guess) for key, guess in (kept | guesses | final).items()})
+    except OSError as problem:
+        why = problem.strerror or problem
+        print(f"(Your guess is not kept, {home()}: {why}; set COURSE_HOME to your own folder.)")
+
+
+def everything() -> dict[str, dict[str, Guess]]:
+    """All guesses, by lesson and key."""
+    return {path.stem: load(path.stem) for path in sorted(_path("00").parent.glob("*.json"))}
+
+
+def every(guesses: dict[str, dict[str, Guess]]) -> list[Guess]:
+    """The guesses of all lessons in one list."""
+    return [guess for of_lesson in guesses.values() for guess in of_lesson.values()]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How often right against how sure. Of `known` outcomes `right` were guessed; of those, `rated` came with a
+    probability: `sure` on average, right at the `rate`.
+
+    brier: mean of (sure - right)^2, 0 perfect, 0.25 what "50 % sure" of everything earns
+    (Brier, 1950, "Verification of forecasts expressed in terms of probability"). The last three are None unrated.
+    """
+
+    known: int
+    right: int
+    rated: int
+    sure: float | None = None
+    rate: float | None = None
+    brier: float | None = None
+
+
+def calibration(guesses: Iterable[Guess]) -> Calibration:
     known = [guess for guess in guesses if guess.right is not None]
-    if not known:
+    right = sum(guess.right for guess in known)
+    rated = [(guess.sure, guess.right) for guess in known if guess.sure is not None]
+    if not rated:
+        return Calibration(len(known), right, 0)
+    means = (sum(each) / len(rated) for each in zip(*((s, r, (s - r) ** 2) for s, r in rated), strict=True))
+    return Calibration(len(known), right, len(rated), *means)
+
+
+def summary(guesses: Iterable[Guess]) -> str:
+    """The calibration in plain words."""
+    found = calibration(guesses)
+    if not found.known:
         return "You have made no predictions yet. A guess costs nothing, and it shows you what surprises you."
-    hits = sum(guess.right for guess in known)
-    lines = [f"You were right in {hits} of {len(known)} predictions."]
-    rated = [guess for guess in known if guess.sure is not None]
-    if rated:
-        rate = sum(guess.right for guess in rated) / len(rated)
-        sure = sum(guess.sure for guess in rated) / len(rated)
-        brier = sum((guess.sure - guess.right) ** 2 for guess in rated) / len(rated)
-        if len(rated) < 5:
+    lines = [f"You were right in {found.right} of {found.known} predictions."]
+    if found.rated:
+        if found.rated < 5:
             verdict = "too few to say more; keep guessing"
-        elif abs(rate - sure) <= 0.1:
+        elif abs(found.rate - found.sure) <= 0.1:
             verdict = "well calibrated"
         else:
-            verdict = "more sure than right" if sure > rate else "more right than you dared to think"
-        lines.append(f"Where you said how sure: {sure:.0%} sure on average, {rate:.0%} right; {verdict}.")
-        lines.append(f"Brier score {brier:.2f} (0 is perfect; always saying 50% earns 0.25).")
+            verdict = "more sure than right" if found.sure > found.rate else "more right than you dared to think"
+        lines.append(f"Where you said how sure: {found.sure:.0%} sure on average, {found.rate:.0%} right; {verdict}.")
+        lines.append(f"Brier score {found.brier:.2f} (0 is perfect; always saying 50% earns 0.25).")
     return "\n".join(lines)
 
 
@@ -78,7 +110,7 @@ def _path(lesson: str) -> Path:
 
 
 def _guess(guess: str, sure: float | None = None, right: bool | None = None) -> Guess:
-    if not isinstance(guess, str) or not (sure is None or isinstance(sure, int | float)):
+    if not isinstance(guess, str) or not (sure is None or (type(sure) in (int, float) and 0 <= sure <= 1)):
         raise TypeError("not a guess")
     if not (right is None or isinstance(right, bool)):
         raise TypeError("not an outcome")

@@ -37,7 +37,7 @@ def refresh(lesson: Lesson, run: bool = True, timeout: float = 900) -> bool:
 
 def renewed(lesson: Lesson, text: str, run: bool = True, timeout: float = 900) -> str:
     """The text that `refresh` would write for a notebook's text."""
-    from lib.grading.notebook import sync
+    from lib.grading.notebook import restate, sync
 
     try:
         nb = nbformat.reads(text, as_version=4)
@@ -47,6 +47,8 @@ def renewed(lesson: Lesson, text: str, run: bool = True, timeout: float = 900) -
     if run:
         execute(nb, lesson, timeout)
         nb = normalised(nb)
+    else:
+        restate(nb)
     return nbformat.writes(nb) + "\n"
 
 

@@ -132,7 +132,7 @@ class Lesson:
 
     def calibration(self) -> None:
         """How often right against how sure, over all lessons so far."""
-        print(predictions.summary(predictions.everything()))
+        print(predictions.summary(predictions.every(predictions.everything())))
 
     def expect(
         self,

@@ -6,11 +6,14 @@ it calls the answer, which may be a function here or a handle to one elsewhere, 
 
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
 
+from lib.course.progress import record
 from lib.errors import CourseError
+from lib.grading.card import card
 from lib.grading.exercise import NotAttempted, Wrong, exercise
 from lib.grading.properties import Guarded
 
@@ -96,9 +99,10 @@ _failed = {}  # tries that fell short, by exercise, in this kernel: each earns o
 
 
 def check(id, answer):
-    """Judge the answer to exercise `id` and print what holds, what does not, and the next of three hints.
+    """Judge the answer to exercise `id` and show what holds, what does not, and the next of three hints.
 
     Inputs are the same on every call and machine; the environment variable COURSE_CHECK_SEED draws others.
+    What was attempted is written down for `course progress`, on this machine alone.
     Never raises. Returns None; only where nbgrader executes the notebook does it return the points, which is
     how nbgrader learns of partial credit.
     """
@@ -108,17 +112,34 @@ def check(id, answer):
         print(error)
         return None
     result = evaluate(e, answer, os.environ.get("COURSE_CHECK_SEED", 0))
-    print(report(e, result))
     if result.attempted and result.points < result.out_of:
-        _failed[id] = _failed.get(id, 0) + 1
-        hint(id, min(_failed[id], 3))
-    elif result.attempted and id in REPLACES_LIB:
+        _failed[id] = min(_failed.get(id, 0) + 1, 3)
+    _show(e, result, _failed.get(id, 0))
+    if "NBGRADER_EXECUTION" in os.environ:  # somebody grades somebody else's
+        return result.points
+    if result.attempted:
+        record(id, result.points, result.out_of)
+    if result.attempted and result.points == result.out_of and id in REPLACES_LIB:
         print(f'Later lessons can run on it in place of lib\'s: from lib.course import use; use("{id}")')
-    return result.points if "NBGRADER_EXECUTION" in os.environ else None
+    return None
 
 
-def report(exercise, result):
-    """What the lesson prints of a result, as plain text."""
+def _show(exercise, result, hints):
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        from IPython.display import display
+
+        display(shown(exercise, result, hints), raw=True)
+    else:
+        print(report(exercise, result, hints))
+
+
+def shown(exercise, result, hints=0):
+    """A result as a notebook keeps it: the card, and the plain text for what shows no HTML."""
+    return {"text/html": card(exercise, result, hints), "text/plain": report(exercise, result, hints)}
+
+
+def report(exercise, result, hints=0):
+    """A result as plain text, and the last of so many hints where it falls short."""
     if not result.attempted:
         return (f"{exercise.id}: not attempted yet ({_points(exercise.points)}). "
                 "Write your answer in the cell above, run it, then run this cell.")
@@ -131,20 +152,26 @@ def report(exercise, result):
                 lines.append(f"        ({o.detail})")
     if result.points == result.out_of:
         lines.append("Full marks. It holds everywhere we looked: well done.")
+    elif hints:
+        lines.append(_hint(exercise, hints))
     return "\n".join(lines)
 
 
 def hint(id, n=1):
     """Print the n-th of an exercise's three hints. Never raises."""
     try:
-        hints = exercise(id).hints
+        e = exercise(id)
     except CourseError as error:
         print(error)
         return
     if n not in (1, 2, 3):
         print(f"There are three hints; ask for hint({id!r}, 1), 2 or 3.")
         return
-    print(f"Hint {n} of 3: {hints[n - 1]}")
+    print(_hint(e, n))
+
+
+def _hint(exercise, n):
+    return f"Hint {n} of 3: {exercise.hints[n - 1]}"
 
 
 def _points(n):

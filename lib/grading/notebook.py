@@ -6,6 +6,7 @@ import re
 import nbformat
 
 from lib.errors import CourseError
+from lib.grading.check import nothing, shown
 from lib.grading.exercise import exercise, unsolved
 
 MARKER = re.compile(r"# exercise (\S+)")
@@ -52,6 +53,16 @@ def sync(nb, lesson):
         ]
     nb.cells = cells
     return nb
+
+
+def restate(nb):
+    """Say anew, in place, what each executed check says of a stub: that is known without running it."""
+    stubs = {id for id, source in answer_cells(nb).items() if source == exercise(id).stub}
+    for cell in nb.cells:
+        id, role = _place(cell)
+        if role == "check" and id in stubs and cell.outputs:
+            e = exercise(id)
+            cell.outputs = [nbformat.v4.new_output("display_data", data=shown(e, nothing(e, "")))]
 
 
 def prompt(e):

@@ -22,7 +22,7 @@ from lib.grading.exercise import exercises
 from lib.grading.notebook import answer_cells, solve
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
-GRADING = ("__init__", "check", "closure", "exercise", "notebook", "properties")
+GRADING = ("__init__", "card", "check", "closure", "exercise", "notebook", "properties")
 NOT_COURSE = ("grade_command", "release_command")
 SECTIONS = ("the checks", "instructors")  # of requirements.txt, that a learner does without
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
@@ -220,6 +220,7 @@ py -3.11 -m venv .venv
 
 Write your answer in the cell that raises `NotImplementedError`, run it, then run the check below it. It says what does
 not hold yet and gives a hint. Cells you add are no trouble; do not delete the exercise's own cells.
+`.venv/bin/course progress` shows how far you are; it is kept on your machine and nowhere else.
 
 Hand in the notebooks as they are, under the names they have. Save first (Ctrl-S). Your instructor's grader tries your
 answers on other inputs; what passes the check here passes there, unless it was made for the check's inputs alone.
