@@ -16,7 +16,7 @@ class Group(click.Group):
 
     elsewhere: ClassVar = {  # a learner's copy has not all of them
         name: f"lib.course.{name}_command"
-        for name in ("data", "generate", "grade", "release", "serve", "size", "train")
+        for name in ("data", "generate", "grade", "release", "serve", "site", "size", "train")
         if importlib.util.find_spec(f"lib.course.{name}_command")
     }
 
