@@ -2,13 +2,14 @@
 
 import contextlib
 import html
-import importlib.resources
+import importlib.metadata
 import importlib.util
 import io
 import json
 import re
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from lib.errors import CourseError
 HAND_WRITTEN = ROOT / "docs" / "site"
 MARK = ".course-site"  # what tells an earlier site from a folder that somebody needs
 LINK = re.compile(r"\[([^\]]*)\]\((\d\d_\w+\.ipynb)[^)]*\)")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FONT = "STIXTwoMath-Regular.ttf"
 
 
@@ -52,6 +54,8 @@ def build(lessons: list[Lesson], out: Path) -> Path:
             pages, made = Path(part) / "pages", Path(part) / "site"
             _lay_out(lessons, pages)
             _render(pages, made, Path(part) / "doctrees")
+            for path in made.rglob("*.map"):  # two megabytes for who debugs the theme
+                path.unlink()
             (made / MARK).touch()
             if out.exists():
                 out.replace(Path(part) / "old")
@@ -80,7 +84,8 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
         shutil.copyfile(path, (static if path.suffix == ".css" else pages) / path.name)
     shutil.copyfile(ROOT / "docs" / "lesson.png", pages / "lesson.png")
     shutil.copyfile(ROOT / "docs" / "grading.md", pages / "grading.md")
-    (static / FONT).write_bytes((importlib.resources.files("ziamath") / "fonts" / FONT).read_bytes())
+    font = importlib.metadata.distribution("ziamath").locate_file(f"ziamath/fonts/{FONT}")
+    shutil.copyfile(font, static / FONT)
     made = {"lessons": lessons_page(lessons), "expectations": expectations_page(lessons)}
     made |= {f"reference/{name}": text for name, text in reference(lessons).items()}
     for name, text in made.items():
@@ -123,14 +128,16 @@ def _render(pages: Path, out: Path, doctrees: Path) -> None:
     from sphinx.errors import SphinxError
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    warnings = io.StringIO()
+    log = io.StringIO()
     try:
-        with contextlib.redirect_stderr(warnings), patch_docutils(pages), docutils_namespace():
-            app = Sphinx(pages, pages, out, doctrees, "html", status=None, warning=warnings, freshenv=True)
+        with contextlib.redirect_stderr(log), warnings.catch_warnings(), patch_docutils(pages), docutils_namespace():
+            warnings.simplefilter("ignore", DeprecationWarning)  # what the theme still asks of Sphinx
+            warnings.simplefilter("ignore", PendingDeprecationWarning)
+            app = Sphinx(pages, pages, out, doctrees, "html", status=None, warning=log, freshenv=True)
             app.build(force_all=True)
     except SphinxError as error:
         raise CourseError(f"Sphinx could not build the site: {error}") from None
-    told = [line for line in warnings.getvalue().splitlines() if line.strip()]
+    told = [line for line in COLOUR.sub("", log.getvalue()).splitlines() if line.strip()]
     if told:
         more = f" (and {len(told) - 1} more lines)" if len(told) > 1 else ""
-        raise CourseError(f"the site has a mistake: {told[0].replace(str(pages), '').lstrip('/')}{more}")
+        raise CourseError(f"the site has a mistake: {told[0].replace(f'{pages}/', '')}{more}")

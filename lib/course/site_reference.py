@@ -1,7 +1,6 @@
 """The library's reference, made from its docstrings without importing it: one page a module, in lesson order."""
 
 import ast
-import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,10 @@ def pages(lessons: list[Lesson]) -> dict[str, str]:
     """Markdown by page name: `index`, then a module each."""
     readers = _readers(lessons)
     modules = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in LIB.glob("*.py")}
-    about = _prose(ast.get_docstring(modules.pop("__init__")) or "")
-    order = [*readers, *sorted(modules.keys() - readers.keys())]
+    package = ast.get_docstring(modules.pop("__init__")) or ""
+    about = _prose(package)
+    stated = re.findall(r"\w+", package.partition("order of the lessons")[2])
+    order = sorted(modules, key=lambda name: (stated.index(name) if name in stated else len(stated), name))
     index = "\n".join(f"- [lib.{name}]({name}.md): {_first_line(modules[name])}" for name in order)
     listed = "\n".join(order)
     found = {"index": f"# The library\n\n{about}\n\n{index}\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"}
@@ -26,7 +27,7 @@ def pages(lessons: list[Lesson]) -> dict[str, str]:
 
 
 def _readers(lessons: list[Lesson]) -> dict[str, list[Lesson]]:
-    """The lessons that import each module, in the order in which a reader meets the modules."""
+    """The lessons that import each module."""
     found: dict[str, list[Lesson]] = {}
     for lesson in lessons:
         code = "\n".join(source(cell) for cell in lesson.notebook["cells"] if cell.get("cell_type") == "code")
@@ -148,7 +149,7 @@ def _first_line(module: ast.Module) -> str:
 def _prose(docstring: str) -> str:
     """A docstring as Markdown: indented blocks stay as they are drawn, and what is not code is escaped."""
     lines: list[str] = []
-    for line in inspect.cleandoc(docstring).splitlines():
+    for line in docstring.splitlines():
         if line.startswith("    "):
             if lines and lines[-1] and not lines[-1].startswith("    "):
                 lines.append("")
