@@ -9,10 +9,10 @@ READY := .venv/.ready
 NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run lab test matrix lint bench lock clean
+.PHONY: help setup data run lab site test site-check matrix lint bench lock clean
 
 help: ## list what make can do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
 
 setup: $(READY) data ## make .venv, install the pinned packages, fetch the data (once)
 
@@ -37,6 +37,9 @@ run: setup ## run every lesson headless; results under build/
 lab: setup ## open the lessons in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
+site: $(READY) ## build the website from the committed lessons, under build/site
+	$(BIN)/course site
+
 test: setup lint ## everything CI checks: unit tests, strict nbval on every lesson with the network off
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	$(BIN)/python tests/offline.py $(NBVAL) notebooks
@@ -44,6 +47,10 @@ test: setup lint ## everything CI checks: unit tests, strict nbval on every less
 matrix: setup ## strict nbval under one and two threads, and with less of the processor's vector units
 	for n in 1 2; do OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$$n COURSE_THREADS=$$n $(NBVAL) notebooks || exit 1; done
 	for isa in default avx2; do ATEN_CPU_CAPABILITY=$$isa $(NBVAL) notebooks || exit 1; done
+
+site-check: $(READY) ## the website in a real browser: errors, other hosts, accessibility (needs Chromium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest tests/browser/test_site.py
 
 lint: $(READY) ## style and mistakes, by ruff
 	$(BIN)/ruff check .

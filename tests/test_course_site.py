@@ -117,7 +117,7 @@ def test_maths_is_drawn_without_a_script(parsed, site):
     page = (site / "notebooks" / "02_attention.html").read_text(encoding="utf-8")
     assert page.count("<math") > 40 and "<msqrt>" in page
     for path, parsed_page in parsed.items():
-        assert "mathjax" not in path.read_text(encoding="utf-8").lower()
+        assert not any("mathjax" in load.lower() for load in parsed_page.loads)
         assert not re.search(r"\\(frac|sqrt|mathrm)\b", parsed_page.text) or path.parent.name == "reference"
 
 
@@ -131,7 +131,7 @@ def test_folded_stays_folded_and_no_answer_leaks(parsed, site):
 def test_the_expectations_are_all_there(parsed, site):
     text = " ".join(parsed[site / "expectations.html"].text.split())
     for claim in expectations.load().values():
-        assert " ".join(claim["what"].split())[:20] in text.replace("’", "'")
+        assert " ".join(claim["what"].split()) in text
         for found in claim["presets"].values():
             assert found["command"] in text and found["machine"] in text
 
@@ -155,7 +155,7 @@ def test_a_link_to_a_lesson_that_is_left_out_leaves_its_words():
 
 def test_the_reference_says_what_a_docstring_says(monkeypatch, tmp_path):
     (tmp_path / "__init__.py").write_text('"""All of it, in the order of the lessons: b, a."""')
-    (tmp_path / "a.py").write_text('"""A.\n\n    drawn *here*\n"""\nfrom lib.b import Box\n\n\n'
+    (tmp_path / "a.py").write_text('"""A.\n\n    drawn *here*\n\nEnd.\n"""\nfrom lib.b import Box\n\n\n'
                                    'def f(x: Box, n=3) -> Box:\n    """Costs $3."""\n\n\ndef _hidden(): ...\n')
     (tmp_path / "b.py").write_text('"""B."""\nfrom dataclasses import dataclass\n\n\n@dataclass\nclass Box:\n'
                                    '    """A box."""\n\n    side: int = 1\n')
@@ -178,7 +178,7 @@ def few_pages(tmp_path) -> Path:
 @pytest.mark.parametrize("mistake", ["[there](nowhere.md)", "$\\nonsense{x}$", "#### Too deep"])
 def test_a_mistake_stops_the_build(few_pages, tmp_path, mistake):
     (few_pages / "index.md").write_text(f"# Home\n\n{mistake}\n")
-    with pytest.raises(CourseError, match="the site has a mistake: index.md"):
+    with pytest.raises(CourseError, match=r"the site has a mistake: index\.md"):
         _render(few_pages, tmp_path / "out", tmp_path / "doctrees")
 
 

@@ -7,6 +7,7 @@ project = "Understand transformers by building one"
 author = "the course"
 html_title = project
 language = "en"
+smartquotes = False  # what is written is what is shown
 
 extensions = ["myst_nb", "lib.course.site_sphinx"]
 exclude_patterns = ["_*"]

@@ -49,5 +49,6 @@ def estimate(lesson: Lesson) -> int:
             continue
         minutes += sum(bool(line.strip()) for line in text.splitlines()) / 20
         for output in cell.get("outputs", []):
-            minutes += 0.5 if "image/png" in output.get("data", {}) else len("".join(output.get("text", "")).split()) / 200
+            figure = "image/png" in output.get("data", {})
+            minutes += 0.5 if figure else len("".join(output.get("text", "")).split()) / 200
     return round(minutes)

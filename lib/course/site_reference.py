@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from lib.course.lessons import ROOT, Lesson, source
 

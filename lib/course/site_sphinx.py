@@ -53,5 +53,5 @@ def _link_the_library(app: Sphinx, doctree: nodes.document, page: str) -> None:
         if target == page or target not in app.env.found_docs:
             continue
         name = f"lib.{found[1]}{found[2]}"
-        anchor = name if name in objects else ""
+        anchor = name if found[2] and name in objects else ""
         code.replace_self(make_refnode(app.builder, page, target, anchor, code.deepcopy()))
