@@ -62,7 +62,7 @@ def parsed(site) -> dict[Path, Page]:
 
 def test_there_is_a_page_for_everything(site, parsed):
     names = {str(path.relative_to(site)) for path in parsed}
-    assert {"index.html", "lessons.html", "expectations.html", "grading.html", "search.html"} <= names
+    assert {"index.html", "lessons.html", "expectations.html", "guides/grading.html", "search.html"} <= names
     assert {f"notebooks/{lesson.stem}.html" for lesson in lessons.find()} <= names
     modules = {path.stem for path in (lessons.ROOT / "lib").glob("[!_]*.py")}
     assert {f"reference/{name}.html" for name in modules} <= names

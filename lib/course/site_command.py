@@ -20,6 +20,7 @@ from lib.errors import CourseError
 HAND_WRITTEN = ROOT / "docs" / "site"
 MARK = ".course-site"  # what tells an earlier site from a folder that somebody needs
 LINK = re.compile(r"\[([^\]]*)\]\((\d\d_\w+\.ipynb)[^)]*\)")
+ELSEWHERE = re.compile(r"(?<!!)\[([^\]]*)\]\(\.\./[^)]*\)")  # a guide's link to a file that is not on the site
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 FONT = "STIXTwoMath-Regular.ttf"
 
@@ -78,16 +79,17 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
     from lib.course.site_reference import pages as reference
 
     static = pages / "_static"
-    for folder in (static, pages / "notebooks", pages / "reference"):
+    for folder in (static, pages / "notebooks", pages / "reference", pages / "guides"):
         folder.mkdir(parents=True)
     for path in HAND_WRITTEN.iterdir():
         shutil.copyfile(path, (static if path.suffix == ".css" else pages) / path.name)
     shutil.copyfile(ROOT / "docs" / "lesson.png", pages / "lesson.png")
-    shutil.copyfile(ROOT / "docs" / "grading.md", pages / "grading.md")
     font = importlib.metadata.distribution("ziamath").locate_file(f"ziamath/fonts/{FONT}")
     shutil.copyfile(font, static / FONT)
     made = {"lessons": lessons_page(lessons), "expectations": expectations_page(lessons)}
     made |= {f"reference/{name}": text for name, text in reference(lessons).items()}
+    for path in (ROOT / "docs").glob("*.md"):
+        made[f"guides/{path.stem}"] = ELSEWHERE.sub(r"\1", path.read_text(encoding="utf-8"))
     for name, text in made.items():
         (pages / f"{name}.md").write_text(text, encoding="utf-8")
     for lesson in lessons:

@@ -69,6 +69,8 @@ class _Qualify(ast.NodeTransformer):
         node.returns = node.returns and _Names(self.full).visit(node.returns)
         return node
 
+    visit_AsyncFunctionDef = visit_FunctionDef
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
         node.annotation = _Names(self.full).visit(node.annotation)
         return node
