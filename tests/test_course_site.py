@@ -136,6 +136,11 @@ def test_the_expectations_are_all_there(parsed, site):
             assert found["command"] in text and found["machine"] in text
 
 
+def test_a_screen_reader_can_name_the_arrow_of_the_side_bar(site):
+    text = (site / "index.html").read_text(encoding="utf-8")
+    assert text.count("toctree-toggle") == text.count('<summary aria-label="Show the pages below">') > 0
+
+
 def test_prose_leads_to_the_library(site):
     assert 'href="../reference/attention.html' in (site / "notebooks" / "02_attention.html").read_text(encoding="utf-8")
 

@@ -17,6 +17,7 @@ MODULE = re.compile(r"lib[/.](\w+)(?:\.py)?((?:\.\w+)*)")
 def setup(app: Sphinx) -> dict:
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
     app.connect("doctree-resolved", _link_the_library)
+    app.connect("html-page-context", _name_the_toggles, priority=900)  # after the theme's own
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -55,3 +56,15 @@ def _link_the_library(app: Sphinx, doctree: nodes.document, page: str) -> None:
         name = f"lib.{found[1]}{found[2]}"
         anchor = name if found[2] and name in objects else ""
         code.replace_self(make_refnode(app.builder, page, target, anchor, code.deepcopy()))
+
+
+def _name_the_toggles(app: Sphinx, page: str, template: str, context: dict, doctree: nodes.document | None) -> None:
+    """The theme's side bar folds with a bare arrow; a screen reader needs its name."""
+    made = context.get("generate_toctree_html")
+    if not made:
+        return
+
+    def named(*args, **kwargs) -> str:
+        return str(made(*args, **kwargs)).replace("<summary>", '<summary aria-label="Show the pages below">')
+
+    context["generate_toctree_html"] = named
