@@ -13,10 +13,10 @@ STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PR
 NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run lab test browser matrix doctor bands lint bench lock clean
+.PHONY: help setup data run lab site test browser site-check matrix doctor bands lint bench lock clean
 
 help: ## list what make can do
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
 
 setup: $(READY) data ## make .venv, install the pinned packages, fetch the data (once)
 
@@ -43,6 +43,9 @@ run: setup ## run every lesson headless; results under build/
 lab: setup ## open the lessons in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
+site: $(READY) ## build the website from the committed lessons, under build/site
+	$(BIN)/course site
+
 test: setup lint ## everything CI checks: unit tests, strict nbval on every lesson with the network off
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 	$(BIN)/python tests/offline.py $(NBVAL) notebooks
@@ -51,11 +54,15 @@ LESSONS ?=
 PRESET ?= smoke
 browser: setup ## every lesson in JupyterLab in a real browser (needs Chromium; LESSONS="00 03", PRESET=cpu)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
-	$(BIN)/python -m pytest -p no:cacheprovider tests/browser --lessons "$(LESSONS)" --preset $(PRESET)
+	$(BIN)/python -m pytest -p no:cacheprovider tests/browser/test_lab.py --lessons "$(LESSONS)" --preset $(PRESET)
 
 matrix: setup ## strict nbval under one and two threads, and with less of the processor's vector units
 	for n in 1 2; do OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$$n COURSE_THREADS=$$n $(NBVAL) notebooks || exit 1; done
 	for isa in default avx2; do ATEN_CPU_CAPABILITY=$$isa $(NBVAL) notebooks || exit 1; done
+
+site-check: $(READY) ## the website in a real browser: errors, other hosts, accessibility (needs Chromium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest tests/browser/test_site.py
 
 doctor: $(READY) ## what this machine offers, what works and what to fix
 	@$(BIN)/course doctor

@@ -16,7 +16,7 @@ class Group(click.Group):
 
     elsewhere: ClassVar = {  # a learner's copy has not all of them
         name: f"lib.course.{name}_command"
-        for name in ("data", "doctor", "generate", "grade", "progress", "release", "serve", "size", "train", "use")
+        for name in "data doctor generate grade progress release serve site size train use".split()
         if importlib.util.find_spec(f"lib.course.{name}_command")
     }
 

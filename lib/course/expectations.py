@@ -51,7 +51,12 @@ def load(path: Path | None = None) -> dict[str, dict]:
 
 def seconds(lesson: str, preset: str) -> float | None:
     """What a lesson took when it was measured under a preset; None if it has not been."""
-    return _read(BANDS)["seconds"].get(lesson, {}).get(preset, {}).get("seconds")
+    return (timing(lesson, preset) or {}).get("seconds")
+
+
+def timing(lesson: str, preset: str) -> dict | None:
+    """The seconds, and the machine they were measured on."""
+    return _read(BANDS)["seconds"].get(lesson, {}).get(preset)
 
 
 def verdict(claim: Claim, value: float, preset: str, device: str) -> str:

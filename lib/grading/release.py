@@ -23,8 +23,9 @@ from lib.grading.notebook import answer_cells, solve
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
 GRADING = ("__init__", "card", "check", "closure", "exercise", "notebook", "properties")
-NOT_COURSE = ("grade_command", "release_command")
-SECTIONS = ("the checks", "instructors")  # of requirements.txt, that a learner does without
+NOT_COURSE = ("grade_command", "reading", "release_command", "site_command", "site_pages", "site_reference",
+              "site_sphinx")
+SECTIONS = ("the checks", "instructors", "the website")  # of requirements.txt, that a learner does without
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
 FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *HOSTS)
