@@ -48,7 +48,8 @@ def model(**sizes):
     return Transformer(Config.llama(**sizes)), torch.arange(10).view(2, 5)
 
 
-def test_the_table_and_the_checks_offer_agree(capsys):
+def test_the_table_and_the_checks_offer_agree(monkeypatch, capsys):
+    monkeypatch.setattr("lib.grading.check._in_notebook", lambda: True)
     assert tuple(own.SEAMS) == REPLACES_LIB
     namespace = {}
     exec(reference_source("03.split_heads"), namespace)

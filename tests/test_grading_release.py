@@ -116,7 +116,7 @@ def test_nothing_of_the_graders_can_be_imported(copy):
     assert ran.stdout.split() == [str(copy / "lib/grading/exercise.py")], ran.stderr
     assert not list(copy.rglob("*.pyc")) and not (copy / "tests").exists()
     names = {path.stem for path in (copy / "lib/grading").iterdir()} - {"__pycache__"}
-    assert names == {"__init__", "check", "closure", "exercise", "exercises", "notebook", "properties"}
+    assert names == {"__init__", "card", "check", "closure", "exercise", "exercises", "notebook", "properties"}
 
 
 @pytest.mark.parametrize("lesson", lessons.series(), ids=lambda lesson: lesson.stem)

@@ -117,15 +117,19 @@ def check(id, answer):
     _show(e, result, _failed.get(id, 0))
     if "NBGRADER_EXECUTION" in os.environ:  # somebody grades somebody else's
         return result.points
+    if id in REPLACES_LIB and result.points == result.out_of and _in_notebook():
+        print(f'Later lessons can run on it in place of lib\'s: from lib.course import use; use("{id}")')
     if result.attempted:
         record(id, result.points, result.out_of)
-    if result.attempted and result.points == result.out_of and id in REPLACES_LIB:
-        print(f'Later lessons can run on it in place of lib\'s: from lib.course import use; use("{id}")')
     return None
 
 
+def _in_notebook():
+    return "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None
+
+
 def _show(exercise, result, hints):
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+    if _in_notebook():
         from IPython.display import display
 
         display(shown(exercise, result, hints), raw=True)
