@@ -47,7 +47,7 @@ site: $(READY) ## build the website from the committed lessons, under build/site
 	$(BIN)/course site
 
 test: setup lint ## everything CI checks: unit tests, strict nbval on every lesson with the network off
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 tests
 	$(BIN)/python tests/offline.py $(NBVAL) notebooks
 
 LESSONS ?=
