@@ -75,7 +75,7 @@ def test_right_answers_run_and_give_what_libs_give(capsys):
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 2 and all(id in told[1] for id in own.SEAMS) and "use_lib()" in told[1]
     called = []
-    for each in own._standing:
+    for each in own.standing():
         each.function = (lambda f, id: lambda *given: called.append(id) or f(*given))(each.function, each.id)
     assert torch.allclose(net(tokens), want, atol=1e-5)
     assert set(called) == set(own.SEAMS), "each has its part in a plain forward pass"
@@ -102,11 +102,11 @@ def test_a_window_and_dropout_are_still_there():
 def test_only_later_lessons_run_on_it(capsys):
     own.keep("02.attention", [ATTENTION])
     own.begin("02")
-    assert not capsys.readouterr().out and not own._standing
+    assert not capsys.readouterr().out and not own.standing()
     own.begin("03")
-    assert len(own._standing) == 1
+    assert len(own.standing()) == 1
     own.begin("03")
-    assert len(own._standing) == 1, "a second start in one kernel stacks nothing"
+    assert len(own.standing()) == 1, "a second start in one kernel stacks nothing"
 
 
 @pytest.mark.parametrize("id", own.SEAMS)
@@ -149,11 +149,17 @@ def test_a_file_edited_into_nonsense_costs_one_line(capsys, text, says):
     assert torch.allclose(net(tokens), want, atol=1e-5)
 
 
+def test_the_only_one_is_refused_too(capsys):
+    write("02.attention", ATTENTION.replace("return weights @ v", "return (weights @ v).detach()"))
+    own.begin("03")
+    assert len(capsys.readouterr().out.splitlines()) == 1 and not own.standing()
+
+
 def test_a_file_that_is_no_text_costs_one_line(capsys):
     write("02.attention", "")
     (own.own_folder() / "02.attention.py").write_bytes(b"\xff\xfe\xff")
     own.begin("03")
-    assert "cannot be read (UnicodeDecodeError)" in capsys.readouterr().out and not own._standing
+    assert "cannot be read (UnicodeDecodeError)" in capsys.readouterr().out and not own.standing()
 
 
 def test_a_crash_falls_back_once_with_a_warning(capsys):
@@ -191,7 +197,7 @@ def test_libs_own_error_inside_a_block_is_not_blamed_on_the_learner(capsys):
     net.blocks[0].mlp.up = torch.nn.Linear(3, 3)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         net.blocks[0](torch.zeros(1, 2, 40), Context())
-    assert not capsys.readouterr().out and not own._standing[0].failed
+    assert not capsys.readouterr().out and not own.standing()[0].failed
 
 
 def test_an_answer_stands_alone_with_what_it_needs():
@@ -208,7 +214,7 @@ def test_an_answer_stands_alone_with_what_it_needs():
     assert not any(word in source for word in ("unused", "numpy", "first try", "broken", "print", "%matplotlib"))
     own.keep("02.causal_mask", cells)
     own.begin("03")
-    assert own._standing
+    assert own.standing()
 
 
 def test_use_and_use_lib_in_a_notebook(monkeypatch, capsys):
@@ -224,7 +230,7 @@ def test_use_and_use_lib_in_a_notebook(monkeypatch, capsys):
     importer.attention = lib.attention.attention  # as a notebook has it after `from lib.attention import attention`
     monkeypatch.setitem(sys.modules, "lib.importer", importer)
     own.use_lib("02.atention")
-    assert "these can: " in capsys.readouterr().out and own._standing
+    assert "these can: " in capsys.readouterr().out and own.standing()
     own.use_lib()
     assert capsys.readouterr().out == "lib's code runs again in place of your own 02.attention.\n"
     assert not own.kept() and importer.attention is lib.attention.attention
@@ -237,7 +243,7 @@ def test_one_is_switched_back_and_the_others_stay(capsys):
         write(id, reference_source(id))
     own.begin("03")
     assert own.drop(["02.attention"]) == ["02.attention"] and own.kept() == ["02.causal_mask"]
-    assert [each.id for each in own._standing] == ["02.causal_mask"]
+    assert [each.id for each in own.standing()] == ["02.causal_mask"]
 
 
 def ended(*arguments):

@@ -125,7 +125,9 @@ def _fused_by_mask(own: Own, ours: Callable) -> Callable:
 def _attend(own: Own, otherwise: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """The answer on q (…, T, Dh), k and v (…, S, ·). It was asked for masks (T, S); others are taken apart."""
     if mask is not None and mask.dim() > 2:
-        mask = mask.expand(*q.shape[:-1], k.size(-2))  # (…, T, S)
+        if mask.size(0) == 1:
+            return _attend(own, otherwise, q, k, v, mask[0])
+        mask = mask.expand(len(q), *mask.shape[-q.dim() + 1 :])  # one for each of q's first axis
         rows = [_attend(own, otherwise, *row) for row in zip(q, k, v, mask, strict=True)]
         return torch.stack(rows)  # (…, T, Dv)
     shape = (*q.shape[:-1], v.size(-1))
@@ -302,7 +304,7 @@ def drop(ids: Iterable[str] = ()) -> list[str]:
             _path(id).unlink()
         except OSError as error:
             raise CourseError(f"{_path(id)} cannot be removed: {error.strerror}; delete it by hand") from None
-    still = [own for own in _standing if own.id in kept()]
+    still = [own for own in standing() if own.id in kept()]
     _restore()
     for own in still:
         _install(own)
@@ -335,8 +337,13 @@ def standing_alone(cells: list[str], exercise: Exercise) -> str:
 # What runs
 
 
-_replaced: list[tuple[Any, str, Any, Any]] = []  # (owner, attribute, what stood there, what stands there), a stack
-_standing: list[Own] = []
+# A stack: whose it is, owner, attribute, what stood there, what stands there now.
+_replaced: list[tuple[Own, Any, str, Any, Any]] = []
+
+
+def standing() -> list[Own]:
+    """The learner's functions that stand in lib's place in this process."""
+    return list(dict.fromkeys(own for own, *_ in _replaced))
 
 
 def begin(lesson: str) -> None:
@@ -349,8 +356,8 @@ def begin(lesson: str) -> None:
     for id in ids:
         if problem := _try_in_place(id, libs):
             print(f"Your own {id} is left out: {problem} lib's code runs there.")
-    if _standing:
-        names = ", ".join(f"{SEAMS[own.id].name} ({own.id})" for own in _standing)
+    if running := standing():
+        names = ", ".join(f"{SEAMS[own.id].name} ({own.id})" for own in running)
         print(f"Running on your own code: {names}. Back to lib's: from lib.course import use_lib; use_lib()")
 
 
@@ -376,7 +383,6 @@ def _try_in_place(id: str, libs: list[Tensor]) -> str:
         problem = "in a small model it gives other results or gradients than lib's (does it use .detach() or .item()?)."
     if problem:
         _restore(height)
-        _standing.remove(own)
     return problem
 
 
@@ -428,19 +434,16 @@ def _install(own: Own) -> int:
     for owner, name, fit in SEAMS[own.id].places:
         ours = getattr(owner, name)
         theirs = fit(own, ours)
-        _replaced.append((owner, name, ours, theirs))
+        _replaced.append((own, owner, name, ours, theirs))
         _swap(owner, name, ours, theirs)
-    _standing.append(own)
     return height
 
 
 def _restore(height: int = 0) -> None:
     """Take answers out again, down to that height of the stack."""
     while len(_replaced) > height:
-        owner, name, ours, theirs = _replaced.pop()
+        _, owner, name, ours, theirs = _replaced.pop()
         _swap(owner, name, theirs, ours)
-    if not height:
-        _standing.clear()
 
 
 def _swap(owner: Any, name: str, old: Any, new: Any) -> None:
