@@ -81,5 +81,5 @@ def test_the_one_that_ships_does_its_job_and_no_other():
     assert count_parameters(model) < 2_000_000
     held_out = dialogues.make("seen", 40, 7)
     said = summarise(model, tokenizer, [e.dialogue for e in held_out], batch_size=40)
-    assert sum(right(one, e.summary) for one, e in zip(said, held_out, strict=True)) >= 28
+    assert sum(right(one, e.summary) for one, e in zip(said, held_out, strict=True)) >= 32
     assert "paris" not in summarise(model, tokenizer, ["What is the capital of France?"])[0].lower()
