@@ -1,5 +1,6 @@
 """The form of every committed lesson: what a learner, a screen reader, nbval and a diff rely on."""
 
+import itertools
 import json
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import nbformat
 import pytest
 
 from lib.course import lessons
+from lib.course.reading import reading
 from lib.course.refresh import renewed
 from lib.grading.exercise import exercises
 
@@ -110,6 +112,17 @@ def test_has_the_parts_of_a_lesson(lesson, nb):
     assert source.count("lesson.expect(") >= 2 or "lesson.expect(" in source
     assert "lesson.calibration()" in source
     assert 3 <= len(exercises(lesson.number)) <= 6
+
+
+def test_headings_never_skip_a_level(nb):
+    text = re.sub(r"^```.*?^```", "", prose(nb), flags=re.M | re.S)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, re.M)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in itertools.pairwise(levels)), levels
+
+
+def test_can_be_read_in_one_sitting(lesson):
+    assert 15 <= reading(lesson).minutes <= 45
 
 
 def test_links_lead_somewhere(lesson, nb):
