@@ -26,6 +26,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_show_search_summary = False  # a page opened from a folder may not read the others
 html_show_copyright = False
 html_domain_indices = False
 html_math_renderer = "mathml"

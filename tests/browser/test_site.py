@@ -59,15 +59,16 @@ def test_search_finds(page: Page, site: Path):
     assert not page.wrong
 
 
-def test_the_theme_follows_the_reader_and_the_button(page: Page, site: Path):
+def test_the_theme_follows_the_reader_and_the_menu(page: Page, site: Path):
     page.goto((site / "index.html").as_uri())
     ground = "getComputedStyle(document.body).backgroundColor"
-    first = page.evaluate(ground)
-    for _ in range(3):  # auto, light, dark, in a ring
-        page.locator("button.theme-switch-button:visible").first.click()
-        if page.evaluate(ground) != first:
-            break
-    assert page.evaluate(ground) != first
+    as_the_system = page.evaluate(ground)
+    seen = {}
+    for mode in SCHEMES:
+        page.locator("button.theme-switch-button").click()
+        page.locator(f"button.theme-change-button[data-mode={mode}]").click()
+        seen[mode] = page.evaluate(ground)
+    assert seen["light"] != seen["dark"] and as_the_system in seen.values()
 
 
 def test_a_folded_answer_opens_when_asked(page: Page, site: Path):
