@@ -29,7 +29,7 @@ def printed(nb):
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
         if grade_id.endswith("-check"):
             id = grade_id.removesuffix("-check").replace("-", ".", 1)
-            found[id] = "".join(o.data["text/plain"] for o in cell.outputs)
+            found[id] = "".join(o.data["text/plain"] for o in cell.outputs if "data" in o)
     return found
 
 
