@@ -88,7 +88,8 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .8rem .3rem 0; bo
 thead th { color: var(--not); font-weight: 600; }
 tbody th { font-weight: 400; }
 td { white-space: nowrap; }
-.n { text-align: right; font-variant-numeric: tabular-nums; }
+th:nth-child(2):not(.n) { width: 9rem; }
+.n { width: 5.5rem; text-align: right; font-variant-numeric: tabular-nums; }
 .passed { color: var(--passed); } .begun { color: var(--begun); } .not { color: var(--not); }
 .note { background: var(--note); border-left: .25rem solid var(--not); padding: .5rem .75rem; }
 code { font: .92em ui-monospace, monospace; }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import BrowserContext, Locator, Page, Request
+from playwright.sync_api import BrowserContext, Locator, Page, Request, Response
 
 from lib.course.lessons import Lesson, source
 
@@ -76,6 +76,8 @@ class Visit:
         self.page.set_default_timeout(1000 * PATIENCE)
         self.page.on("pageerror", lambda error: self.wrong.append(f"page error: {error}"))
         context.on("request", self._look_at)
+        dialog = self.page.locator("dialog.jp-Dialog")  # nothing here should need one
+        self.page.add_locator_handler(dialog, self._complain)
         self.page.goto(f"{server.address}/lab/tree/{lesson.path.name}?reset&token={server.token}")
         self.page.locator(".jp-NotebookPanel:visible .jp-Cell").first.wait_for()
         until(self._idle, PATIENCE, "the kernel does not start")
@@ -84,10 +86,22 @@ class Visit:
         if not request.url.startswith((f"{self.server.address}/", "data:", "blob:")):
             self.wrong.append(f"asks another host: {request.url}")
 
+    def _complain(self, dialog: Locator) -> None:
+        self.wrong.append(f"a dialog: {dialog.inner_text()}")
+        self.page.keyboard.press("Escape")
+
     def _idle(self) -> bool:
         """Whether the lesson's kernel is there and has nothing to do."""
         sessions = [s for s in self.server.ask("sessions") if s["path"] == self.path.name]
         return [s["kernel"]["execution_state"] for s in sessions] == ["idle"]
+
+    def _rests(self) -> bool:
+        """Whether the kernel is idle at several looks in a row."""
+        for _ in range(4):
+            if not self._idle():
+                return False
+            time.sleep(STEP)
+        return True
 
     def choose(self, *path: str) -> None:
         """Click through a menu, such as ("Run", "Run All Cells")."""
@@ -97,16 +111,20 @@ class Visit:
 
     def save(self) -> dict:
         """Save as a person does; returns the notebook in the file."""
-        before = self.path.stat().st_mtime_ns
-        self.choose("File", "Save Notebook")
-        return until(lambda: self._saved(before), PATIENCE, f"{self.path.name} is not saved")
+        # A second save before the first is answered looks to JupyterLab as if somebody else had changed the file.
+        with self.page.expect_response(self._is_save) as answered:
+            self.choose("File", "Save Notebook")
+        assert answered.value.ok, f"{self.path.name} is not saved: {answered.value.status_text}"
+        return until(self._read, PATIENCE, f"{self.path.name} is no notebook")
 
-    def _saved(self, before: int) -> dict | None:
-        if self.path.stat().st_mtime_ns == before:
-            return None
+    def _is_save(self, response: Response) -> bool:
+        path = response.url.split("?")[0]
+        return response.request.method == "PUT" and path.endswith(f"/api/contents/{self.path.name}")
+
+    def _read(self) -> dict | None:
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError:  # it is being written
+        except ValueError:  # saved on its own accord at this moment
             return None
 
     def run_all(self, seconds: float) -> dict:
@@ -115,12 +133,12 @@ class Visit:
         self.choose("Run", "Run All Cells")
         end = time.monotonic() + seconds
         while True:
-            until(self._idle, end - time.monotonic(), f"{self.path.name} is still running after {seconds:.0f} s")
+            # Between two cells the kernel is idle as well, for a moment; in the end the file decides.
+            left = end - time.monotonic()
+            until(self._rests, left, f"{self.path.name} is still running after {seconds:.0f} s")
             nb = self.save()
-            # Between two cells the kernel is idle as well, so the file decides.
             if all(cell["execution_count"] for cell in code(nb)) or errors(nb):
                 return nb
-            time.sleep(STEP)
 
     def answer(self, exercise: str, source: str) -> Locator:
         """Put an answer into its cell, run it and the check below it; returns the card that the check shows."""
