@@ -297,7 +297,7 @@ def test_a_lesson_validates_on_right_answers(lesson, home):
     """Strict nbval, but for the line that says whose code runs."""
     for id in own.SEAMS:
         write(id, reference_source(id))
-    (home / "own.cfg").write_text("[whose]\nregex: Running on your own code: .*\\n\nreplace:\n")
+    (home / "own.cfg").write_text("[whose]\nregex: Running on your own code: .*\\n\nreplace: \n")
     told = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--nbval", "--nbval-current-env", "--nbval-cell-timeout", "1200",
          "--nbval-sanitize-with", str(home / "own.cfg"), "-p", "no:cacheprovider", str(lesson.path)],
