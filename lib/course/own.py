@@ -136,10 +136,10 @@ def _attend(own: Own, otherwise: Callable, q: Tensor, k: Tensor, v: Tensor, mask
 
 def _attention(own: Own, ours: Callable) -> Callable:
     def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, return_weights: bool = False):
-        out = _attend(own, ours, q, k, v, mask)  # (…, T, Dv)
         if not return_weights:
-            return out
-        return out, _weights(own, ours, q, k, mask)
+            return _attend(own, ours, q, k, v, mask)  # (…, T, Dv)
+        weights = _weights(own, ours, q, k, mask)  # (…, T, S)
+        return weights @ v, weights
 
     return attention
 
@@ -147,7 +147,7 @@ def _attention(own: Own, ours: Callable) -> Callable:
 def _weights(own: Own, ours: Callable, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
     """(…, T, S): who gets what, asked for by values that each say only which key they are."""
     names = torch.eye(k.size(-2), dtype=q.dtype, device=q.device).expand(*k.shape[:-2], -1, -1)  # (…, S, S)
-    return _attend(own, ours, q, k, names, mask)
+    return _Recomputed.apply(lambda *given: _attend(own, ours, *given), q, k, names, mask)
 
 
 def _fused_by_attention(own: Own, ours: Callable) -> Callable:
