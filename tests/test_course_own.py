@@ -133,7 +133,7 @@ def test_what_cannot_be_switched_on_says_why():
     ("raise SystemExit", "SystemExit"),
     ("\x00", "does not run by itself"),
     (ATTENTION.replace("~mask", "mask"), "its check gives"),
-    (ATTENTION.replace("return weights @ v", "return (weights @ v).detach()"), "gradient"),
+    (ATTENTION.replace("return weights @ v", "return (weights @ v).detach()"), "no gradient passes through"),
     ("import lib.attention\n\ndef attention(q, k, v, mask=None):\n    return lib.attention.attention(q, k, v, mask)",
      "RecursionError"),
 ])  # fmt: skip
@@ -147,6 +147,25 @@ def test_a_file_edited_into_nonsense_costs_one_line(capsys, text, says):
     assert first.startswith("Your own 02.attention is left out: ") and says in first and "lib's code runs" in first
     assert "causal mask (02.causal_mask)" in second and "02.attention" not in second
     assert torch.allclose(net(tokens), want, atol=1e-5)
+
+
+def test_one_that_lets_no_gradient_through_is_refused(capsys):
+    source = reference_source("03.split_heads").replace("x.transpose(1, 2)", "x.transpose(1, 2).detach()")
+    write("03.split_heads", source)
+    own.begin("04")
+    assert "other results or gradients than lib's" in capsys.readouterr().out and not own.standing()
+
+
+@pytest.mark.parametrize("id", own.SEAMS)
+def test_each_alone_is_part_of_a_plain_forward_pass(id):
+    write(id, reference_source(id))
+    own.begin("05")
+    [mine] = own.standing()
+    function, called = mine.function, []
+    mine.function = lambda *given: called.append(id) or function(*given)
+    net, tokens = model()
+    net(tokens)
+    assert called
 
 
 def test_the_only_one_is_refused_too(capsys):

@@ -66,7 +66,7 @@ def rows(path: Path) -> list[list[str]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is made of Linux")
 def test_the_walk(tmp_path):
-    release, grade, again = COMMANDS
+    release, grade = COMMANDS
     made = course(release, tmp_path)
     assert made.returncode == 0, made.stderr
     released = tmp_path / "transformer-course"
@@ -76,7 +76,7 @@ def test_the_walk(tmp_path):
     assert os.access(released / ".binder/postBuild", os.X_OK)
 
     hand_in(released, tmp_path / "submissions")
-    graded = course(grade, tmp_path)
+    graded = course(f"{grade} --jobs 1", tmp_path)  # one worker's start is enough for five notebooks
     assert graded.returncode == 1, "eve's could not be graded\n" + graded.stderr
     grades = tmp_path / "grades"
     told = {who["name"]: who for who in json.loads((grades / "grades.json").read_text())["learners"]}
@@ -99,10 +99,6 @@ def test_the_walk(tmp_path):
         assert (grades / "gradescope" / file_name(name) / "results.json").is_file()
     dan = (grades / "feedback" / f"{file_name('dan')}.html").read_text(encoding="utf-8")
     assert "the diagonal is False" in dan, "the page of feedback names what is wrong"
-
-    before = (grades / "grades.json").read_text()
-    assert course(again, tmp_path).returncode == 1
-    assert json.loads((grades / "grades.json").read_text())["learners"] == json.loads(before)["learners"]
 
 
 def test_the_hubs_link_opens_the_first_lesson():
