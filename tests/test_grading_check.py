@@ -270,8 +270,7 @@ def test_full_marks_are_one_warm_line(capsys):
         "  pass  1/1  an (n, n) tensor of bool\n"
         "  pass  1/1  four tokens, by hand\n"
         "  pass  1/1  any length: the past and itself, nothing more\n"
-        "Full marks. It holds everywhere we looked: well done.\n"
-        "Later lessons can run on it in place of lib's: from lib.course import use; use(\"02.causal_mask\")\n")
+        "Full marks. It holds everywhere we looked: well done.\n")
 
 
 def test_each_failed_try_earns_one_more_hint(capsys):
