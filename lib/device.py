@@ -62,6 +62,11 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def spare_cores(device: torch.device) -> int:
+    """How many cores the 135M model may keep busy: OMP_NUM_THREADS, else two at most; one beside a GPU."""
+    return int(os.environ.get("OMP_NUM_THREADS") or min(2, os.cpu_count() or 1)) if device.type == "cpu" else 1
+
+
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5, of=statistics.median) -> float:
     """Wall time of work(), once it has run to warm up; a GPU is waited for. `of` picks from the repeats."""
 

@@ -759,6 +759,8 @@ SAY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 
+FILLERS = ("Well.", "Right.", "Hm.", "Let me think.", "Listen.", "So.", "Oh dear.", "Okay.", "You know what?", "Ah.",
+           "Look.", "By the way.", "Sorry about that.", "Bear with me.")  # fmt: skip
 DETAIL = {"return": "refund", "exchange": "option", "move": "city"}
 ASK = {"return": "ask refund", "exchange": "ask option", "cancel": "ask reason", "move": "ask city"}
 REASONS = ("no longer needed", "ordered by mistake")
@@ -802,8 +804,8 @@ def _is_new(product: str) -> bool:
 class _Writer:
     """Composes one example from a generator of random numbers."""
 
-    def __init__(self, split: str, rng: random.Random, made_up: bool = False):
-        self.rng, self.split, self.made_up = rng, split, made_up
+    def __init__(self, split: str, rng: random.Random, made_up: bool = False, varied: bool = False):
+        self.rng, self.split, self.made_up, self.varied = rng, split, made_up, varied
         self.voice = SPLITS.index("unseen") == SPLITS.index(split)  # False: the phrasings of training
 
     def say(self, what: str, **slots: str) -> str:
@@ -874,7 +876,7 @@ class _Writer:
         self.case()
         # Twists of items are possible in fewer cases, so where they are, they come more often.
         twists = sorted(self.possible(), key=lambda twist: rng.random() ** (4 if twist.endswith("item") else 1))
-        twists = twists[: rng.choice((1, 1, 2))]
+        twists = twists[: rng.choice((1, 2, 2) if self.varied else (1, 1, 2))]
         clash = ({"wrong item", "dropped item"}, {"change of mind", "dropped item"}, {"wrong order", "other order"})
         while any(both <= set(twists) for both in clash):
             twists.pop()
@@ -952,10 +954,26 @@ class _Writer:
                      (S, [ok]), (C, [bye])]  # fmt: skip
         else:  # in pieces
             turns = [(C, [without]), (C, [*talk, number]), *((C, [piece]) for piece in (*aside, *told, *mend))]
+        if self.varied:
+            turns = self.vary(turns, aside)
         text = "\n".join(f"{who}: {' '.join(parts)}" for who, parts in turns)
         meant = Facts(self.action, self.order, frozenset(self.items), self.detail)
         hard = (*twists, *["two items"] * (len(self.items) > 1), *["small talk"] * bool(talk))
         return Example(text, summary(meant), hard, structure)
+
+    def vary(self, turns: list[tuple[str, list[str]]], aside: list[str]) -> list[tuple[str, list[str]]]:
+        """The same talk with the aside in any of the customer's turns, and with words that say nothing."""
+        rng = self.rng
+        turns = [(who, [part for part in parts if part not in aside]) for who, parts in turns]
+        theirs = [parts for who, parts in turns if who == "Customer"]
+        for sentence in aside:
+            place = rng.choice(theirs)
+            place.insert(rng.randint(1 if place is theirs[0] else 0, len(place)), sentence)
+        for parts in theirs:
+            for i in reversed(range(len(parts))):
+                if rng.random() < 0.15:
+                    parts.insert(i, rng.choice(FILLERS))
+        return [(who, parts) for who, parts in turns if parts]
 
     def request(self, action: str, items: list[str], order: str) -> str:
         source = self.rng.choice(SAY["from"][self.voice]).replace("{o}", order) if order else ""
@@ -970,17 +988,18 @@ class _Writer:
         return self.say(DETAIL.get(action, detail), d=detail)
 
 
-def make(split: str, n: int, seed: int = 0, made_up: bool = False) -> list[Example]:
+def make(split: str, n: int, seed: int = 0, made_up: bool = False, varied: bool = False) -> list[Example]:
     """n different examples of a split, the same for the same seed; a larger n begins with those of a smaller one.
 
     made_up: the orders' items are drawn anew, so that there is no learning by heart what was bought together.
+    varied: more twists at once, the aside anywhere, words that say nothing: to learn from, not to be measured on.
     Raises CourseError for an unknown split or a negative n.
     """
     if split not in SPLITS:
         raise CourseError(f"unknown split {split!r}; choose {', '.join(SPLITS)}")
     if n < 0:
         raise CourseError(f"n must be 0 or more, not {n}")
-    writer = _Writer(split, random.Random(f"{split} {seed}"), made_up)
+    writer = _Writer(split, random.Random(f"{split} {seed}"), made_up, varied)
     found: dict[str, Example] = {}
     while len(found) < n:
         example = writer.write()

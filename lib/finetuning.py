@@ -44,7 +44,7 @@ from lib.training import (
 from lib.transformer import Transformer
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-ADAPTER = DATA / "summary_adapter"  # made by RECIPE: `python benchmarks/finetuning.py curve` makes it anew
+ADAPTER = DATA / "summary_adapter"  # made by RECIPE: `python benchmarks/finetuning.py adapter` makes it anew
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")  # a block's, by our names
 TARGETS = ("q", "v", "out", "up", "down")
 IGNORE = -100  # the target of a token that the loss passes over; cross_entropy's own default
@@ -192,11 +192,11 @@ RECIPE = TrainConfig(steps=300, batch_size=2, lr=RATES["LoRA"], warmup=10, weigh
 
 
 def prepare(
-    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = 8, last: int = 6
+    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = 4, last: int = 6
 ) -> TrainConfig:
     """Free, in place, the weights that a method lets learn; returns the recipe at the method's rate.
 
-    LoRA from block `first` on; no gradient need go through the blocks before it, which saves a seventh of the time.
+    LoRA from block `first` on; no gradient need go through the blocks before it, which saves some of the time.
     """
     if method not in METHODS:
         raise CourseError(f"unknown method {method!r}; choose {', '.join(METHODS)}")
@@ -207,6 +207,11 @@ def prepare(
     else:
         model.requires_grad_()
     return dataclasses.replace(config, lr=RATES[method])
+
+
+def training_set(n: int = EXAMPLES, seed: int = 0) -> list[Example]:
+    """The recipe's conversations: more varied than those that it is measured on."""
+    return dialogues.make("train", n, seed, varied=True)
 
 
 # --- adapters as files ------------------------------------------------------------------------------------------------
@@ -550,8 +555,3 @@ def request_flops(model: Transformer, prompt: int, said: int) -> int:
     pairs = tokens * (tokens + 1) // 2
     attention = 4 * config.n_layer * config.n_head * config.head_dim * pairs
     return 2 * matrices * tokens + 2 * model.head.weight.numel() * said + attention
-
-
-def studies() -> dict:
-    """What `python benchmarks/finetuning.py` measured when the course was made, as it wrote it."""
-    return json.loads((DATA / "finetuning.json").read_text(encoding="utf-8"))

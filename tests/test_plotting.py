@@ -1,6 +1,10 @@
 """Every figure has words: alternative text in the output, a caption below."""
 
+import itertools
+
 import matplotlib
+import numpy as np
+import pytest
 import torch
 
 matplotlib.use("agg")
@@ -29,3 +33,38 @@ def test_heatmap_writes_numbers_in_readable_ink():
     plotting.heatmap(ax, [[0.0, 1.0]], digits=1, cmap="Blues")
     assert [(t.get_text(), t.get_color()) for t in ax.texts] == [("0.0", "black"), ("1.0", "white")]
     plt.close(fig)
+
+
+def linear(colour: str) -> np.ndarray:
+    """sRGB as written, "#RRGGBB", to light: (3,) in [0, 1]."""
+    c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def lab(light: np.ndarray) -> np.ndarray:
+    """Light to CIE Lab under D65, where a distance of 2 to 3 is just seen."""
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(xyz @ light.clip(1e-4, 1) / [0.9505, 1, 1.0888])
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+# How eyes without one kind of cone see: Machado, Oliveira and Fernandes 2009, table 1, severity 1.
+EYES = {
+    "usual": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+@pytest.mark.parametrize("colour", plotting.PALETTE)
+def test_each_colour_stands_out_from_white(colour):
+    luminance = linear(colour) @ [0.2126, 0.7152, 0.0722]
+    assert 1.05 / (luminance + 0.05) >= 3  # WCAG 2.2, success criterion 1.4.11
+
+
+@pytest.mark.parametrize("eyes", EYES)
+def test_all_eyes_tell_the_colours_apart(eyes):
+    seen = {colour: lab(np.array(EYES[eyes]) @ linear(colour)) for colour in plotting.PALETTE}
+    near = min((np.linalg.norm(seen[a] - seen[b]), a, b) for a, b in itertools.combinations(seen, 2))
+    assert near[0] > 10, near

@@ -416,10 +416,12 @@ def plot(history: "History", path: Path) -> None:
     """The training loss of every step and the held-out loss, as a picture."""
     from matplotlib.figure import Figure
 
+    from lib.plotting import PALETTE
+
     fig = Figure(figsize=(7.5, 3.6), layout="constrained")
     ax = fig.subplots()
-    ax.plot(range(1, history.step + 1), history.train_loss, color="#0072B2", alpha=0.4, label="training, each batch")
-    ax.plot(history.val_steps, history.val_loss, "o-", color="#D55E00", label="held out")
+    ax.plot(range(1, history.step + 1), history.train_loss, color=PALETTE[0], alpha=0.4, label="training, each batch")
+    ax.plot(history.val_steps, history.val_loss, "o-", color=PALETTE[3], label="held out")
     ax.set(xlabel="step", ylabel="loss (nats a token)", title=f"{history.tokens:,} tokens, {history.seconds:.0f} s")
     ax.legend()
     half = path.with_suffix(".part")
