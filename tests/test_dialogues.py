@@ -13,6 +13,7 @@ from lib.retail import retail
 
 MANY = {split: make(split, 400) for split in SPLITS}
 TRAIN = make("train", 4000)  # enough for each phrasing and product to occur
+VARIED = make("train", 1000, varied=True)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_splits_share_no_order_and_unseen_nothing_at_all():
 
 
 def test_unseen_phrasings_do_not_occur_in_training():
-    sentences = {line for e in TRAIN for line in re.split(r"(?<=[.?!])\s", e.dialogue)}
+    sentences = {line for e in TRAIN + VARIED for line in re.split(r"(?<=[.?!])\s", e.dialogue)}
 
     def occurs(phrase: str) -> bool:
         """Whether all that stands around the slots comes in one sentence, in order."""
@@ -113,6 +114,28 @@ def test_unseen_phrasings_do_not_occur_in_training():
     for train, unseen in dialogues.SAY.values():
         assert not any(map(occurs, unseen)), unseen
         assert not train or occurs(train[0].split(". ")[0]), train[0]
+
+
+def test_varied_conversations_mean_what_they_say_and_are_harder():
+    check(VARIED)
+    for example in VARIED:
+        wanted, said = facts(example.summary), example.dialogue.lower()
+        assert wanted.order.lower() in said and all(item in said for item in wanted.items)
+    plain = make("train", 1000)
+    assert not any(filler in e.dialogue.split("Customer: ") for e in plain for filler in dialogues.FILLERS)
+
+    def twists(examples):
+        return sum(sum(twist in TWISTS for twist in e.twists) for e in examples)
+
+    def last(examples):
+        """How often the other order is named in the very last turn, of the times that it is named."""
+        named = [e for e in examples if "other order" in e.twists and "wrong order" not in e.twists]
+        numbers = [(set(re.findall(r"#W\d+", e.dialogue.split("\n")[-1])), facts(e.summary).order) for e in named]
+        return sum(found - {order} != set() for found, order in numbers) / len(named)
+
+    assert twists(VARIED) > 1.2 * twists(plain)
+    assert last(VARIED) > 1.2 * last(plain)
+    assert sum(any(f" {filler}" in e.dialogue for filler in dialogues.FILLERS) for e in VARIED) > 200
 
 
 def test_bad_data_is_named():
