@@ -6,6 +6,7 @@ Exact numbers belong inside the picture (title, label, legend).
 
 import io
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,6 +50,32 @@ def show(fig: Figure, caption: str) -> None:
         metadata={"image/png": {"alt": caption}},
     )
     print(f"Figure: {caption}")
+
+
+def hover_map(weights, tokens: Sequence[str], caption: str, columns: Sequence[str] | None = None) -> None:
+    """Show attention weights (T, S) in [0, 1] as a table to point at: a cell says who looks at whom, and how much.
+
+    tokens: those that look, T of them; columns: those looked at, the same unless given. Shares are rounded to whole
+    per cents, and what is below one stays empty. Raises ValueError where names and weights do not fit together.
+    """
+    weights, columns = _plain(weights), tokens if columns is None else columns
+    if weights.shape != (len(tokens), len(columns)):
+        raise ValueError(f"weights of shape {weights.shape} for {len(tokens)} tokens that look at {len(columns)}")
+    pale, full = np.array([255, 255, 255]), np.array([44, 154, 214])  # black ink stands out from all between, 6 to 1
+    cell = "padding:0 .4em;min-width:2em;text-align:center;color:#111;background:rgb({},{},{})"
+    head = "".join(f'<th scope="col" style="text-align:center">{escape(name)}</th>' for name in columns)
+    lines = [f"<tr><td></td>{head}</tr>"]
+    for name, row in zip(tokens, weights, strict=True):
+        cells = [f'<th scope="row" style="text-align:right">{escape(name)}</th>']
+        for other, weight in zip(columns, row, strict=True):
+            share = round(100 * float(weight))
+            look = cell.format(*np.rint(pale + (full - pale) * share / 100).astype(int)) if share else ""
+            told = f"{escape(name)} looks at {escape(other)}: {share} %"
+            cells.append(f'<td title="{told}" style="{look}">{share or ""}</td>')
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    table = (f'<div style="overflow-x:auto"><table style="border-collapse:collapse"><caption style="text-align:left">'
+             f"{escape(caption)}</caption>{''.join(lines)}</table></div>")  # fmt: skip
+    display({"text/html": table, "text/plain": caption}, raw=True)
 
 
 def _plain(values) -> np.ndarray:

@@ -35,6 +35,19 @@ def test_heatmap_writes_numbers_in_readable_ink():
     plt.close(fig)
 
 
+def test_a_map_to_point_at(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plotting, "display", lambda data, **more: shown.append(data))
+    plotting.hover_map(torch.tensor([[1.0, 0.0], [0.254, 0.746]]), ["<a>", "b"], "who looks at whom")
+    [data] = shown
+    html = data["text/html"]
+    assert data["text/plain"] == "who looks at whom" and "<caption" in html and html.count('scope="row"') == 2
+    assert "<a>" not in html and "&lt;a&gt; looks at &lt;a&gt;: 100 %" in html  # a token is never markup
+    assert '"b looks at &lt;a&gt;: 25 %"' in html and '"&lt;a&gt; looks at b: 0 %" style=""></td>' in html
+    with pytest.raises(ValueError, match="shape"):
+        plotting.hover_map(torch.eye(3), ["a", "b"], "")
+
+
 def linear(colour: str) -> np.ndarray:
     """sRGB as written, "#RRGGBB", to light: (3,) in [0, 1]."""
     c = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
