@@ -81,7 +81,7 @@ class LoRALinear(nn.Linear):
 def add_lora(
     model: Transformer,
     rank: int = 8,
-    alpha: float = 16.0,
+    alpha: float = 32.0,
     targets: Sequence[str] = TARGETS,
     seed: int = 0,
     first: int = 0,
@@ -187,8 +187,8 @@ def count_trainable(model: nn.Module) -> int:
 
 METHODS = ("LoRA", "last layers", "full")
 RATES = {"LoRA": 2e-3, "last layers": 5e-4, "full": 1e-4}  # the more learns, the smaller its steps
-EXAMPLES = 600  # each read once by the recipe
-RECIPE = TrainConfig(steps=300, batch_size=2, lr=RATES["LoRA"], warmup=10, weight_decay=0.0, min_lr=0.05)
+EXAMPLES = 480  # each read once by the recipe
+RECIPE = TrainConfig(steps=240, batch_size=2, lr=RATES["LoRA"], warmup=10, weight_decay=0.0, min_lr=0.05)
 
 
 def prepare(
