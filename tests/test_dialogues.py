@@ -179,5 +179,5 @@ def test_writing_draws_from_its_own_generator():
 def test_damaged_phrases_are_named(tmp_path, text):
     file = tmp_path / "phrases.toml"
     file.write_text(text)
-    with pytest.raises(CourseError, match="phrases.toml is damaged .*git checkout"):
+    with pytest.raises(CourseError, match=r"phrases.toml is damaged .*git checkout"):
         dialogues.say(file)
