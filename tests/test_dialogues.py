@@ -91,7 +91,7 @@ def test_splits_share_no_order_and_unseen_nothing_at_all():
     assert products["unseen"] - products["train"] and not products["seen"] - products["train"] - products["unseen"]
     structures = {split: {e.structure for e in MANY[split]} for split in SPLITS}
     assert structures["train"] == structures["seen"] and not structures["train"] & structures["unseen"]
-    for what, (train, unseen) in dialogues.SAY.items():
+    for what, (train, unseen) in dialogues.say().items():
         assert not set(train) & set(unseen), what
 
 
@@ -111,7 +111,7 @@ def test_unseen_phrasings_do_not_occur_in_training():
 
         return any(map(within, sentences))
 
-    for train, unseen in dialogues.SAY.values():
+    for train, unseen in dialogues.say().values():
         assert not any(map(occurs, unseen)), unseen
         assert not train or occurs(train[0].split(". ")[0]), train[0]
 
@@ -173,3 +173,11 @@ def test_writing_draws_from_its_own_generator():
     first = make("train", 5, 1)
     random.seed(1)
     assert make("train", 5, 1) == first
+
+
+@pytest.mark.parametrize("text", ["", "greet = 3", "[greet]\ntrain = []", "[greet"])
+def test_damaged_phrases_are_named(tmp_path, text):
+    file = tmp_path / "phrases.toml"
+    file.write_text(text)
+    with pytest.raises(CourseError, match=r"phrases.toml is damaged .*git checkout"):
+        dialogues.say(file)
