@@ -63,6 +63,11 @@ class Team:
                 f"give all of them the same files and options"
             )
 
+    def meet(self) -> None:
+        """Wait until everybody is here. torchrun ends them all as soon as one has left with an error's status."""
+        if self.size > 1:
+            dist.barrier()
+
     def place(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Put a model with `blocks`, the same in every process, on this one's device: whole or, if sharded, cut.
 

@@ -373,6 +373,7 @@ class Run:
                     f"`course train --resume --out {self.out}` goes on",
                     err=True,
                 )
+        self.team.meet()  # or the leader is ended before it has saved
         return 0 if finished else 128 + self.stopped_by
 
 
