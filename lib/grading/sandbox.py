@@ -352,21 +352,23 @@ class RemoteAnswer:
             raise Gone(self.problem)
         self._starts += 1
         self._calls = 0
+        order = {"prelude": PRELUDE, "helpers": list(self.code.helpers), "source": self.code.source}
         for again in (True, False):
             self._stack = contextlib.ExitStack()
             self._line = self._stack.enter_context(self.sandbox.channel(self._deadline))
+            there = False
             try:
                 self._send({})
-                self._receive()  # it is there
+                self._receive()
+                there = True
+                self._send({**order, "name": self.code.name, "seed": self.seed})
+                said = self._receive()
                 break
             except Gone:
-                if not again:
-                    self.lost = True
+                self.lost |= not there  # it died while it waited: no answer's doing
+                if not (again and self.lost):
                     raise
-                self.problem, self._final, self.lost = "", False, False  # it died while it waited: no answer's doing
-        order = {"prelude": PRELUDE, "helpers": list(self.code.helpers), "source": self.code.source}
-        self._send({**order, "name": self.code.name, "seed": self.seed})
-        said = self._receive()
+                self.problem, self._final, self.lost = "", False, False
         self.defined, self.callable = said.get("defined") is True, said.get("callable") is True
         self.error = _error(said["error"]) if said.get("error") else None
         self.value = said.get("value")

@@ -29,6 +29,9 @@ def refusal(order, items, user):
 """
 
 break_even = """
+import math
+
+
 def break_even(fixed, ours, right_ours, theirs, right_theirs, person):
     saved = theirs + (1 - right_theirs) * person - ours - (1 - right_ours) * person
     return fixed / saved if saved > 1e-12 else math.inf

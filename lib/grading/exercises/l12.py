@@ -358,6 +358,9 @@ Write `break_even(fixed, ours, right_ours, theirs, right_theirs, person)`: the n
 your own is the cheaper one. It need not be whole. If there is none, return `math.inf`.
 """,
     stub='''
+import math
+
+
 def break_even(fixed, ours, right_ours, theirs, right_theirs, person):
     """Requests a month from which our own model is cheaper; math.inf if it never is."""
     raise NotImplementedError
