@@ -251,3 +251,21 @@ def test_a_failing_mount_is_a_refusal_not_a_hole(monkeypatch):
     monkeypatch.setattr(module, "ENVIRONMENT", module.ENVIRONMENT)
     with Sandbox(Limits(wall=8, cpu=3, disk="nonsense")) as sandbox, f(sandbox, "    return 1") as answer:
         assert answer.problem and not answer.defined
+
+
+def test_a_warm_process_that_dies_between_hello_and_the_answer_is_not_the_answers_doing(monkeypatch):
+    receive, killed = module.RemoteAnswer._receive, []
+
+    def kills(self):
+        said = receive(self)
+        if not killed:
+            _, keeper, *_ = psutil.Process(self.sandbox._process.pid).children(recursive=True)
+            keeper.kill()
+            killed.append(psutil.wait_procs([keeper], timeout=5))
+            time.sleep(0.3)  # and all below it
+        return said
+
+    with Sandbox(LIMITS) as sandbox:
+        monkeypatch.setattr(module.RemoteAnswer, "_receive", kills)
+        with f(sandbox, "    return 5") as answer:
+            assert killed and answer() == 5 and not answer.problem and not answer.lost

@@ -26,7 +26,7 @@ OPTIONS = "--preset smoke --steps 24 --eval-every 8 --batch-size 7 --accumulate 
 
 # `course train`, except that a worker dies in its team's first life, or is politely asked to end.
 WORKER = """
-    import os, signal, sys
+    import os, signal, sys, time
     from lib import parallel
     from lib.course.cli import main
     from lib.course.train_command import Run
@@ -39,6 +39,11 @@ WORKER = """
             os.kill(os.getpid(), signal.SIGTERM)
         return watch(self, done, loss)
     Run.watch = dies
+    keep = Run.keep
+    def slowly(self, history, state):
+        time.sleep(2 * (state == "interrupted"))  # others must not leave meanwhile: torchrun would end the leader
+        keep(self, history, state)
+    Run.keep = slowly
     main(["train", *sys.argv[1:]])
 """
 
