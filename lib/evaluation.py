@@ -185,6 +185,10 @@ class Interval(NamedTuple):
     def __str__(self):
         return f"{self.estimate:.2f} ({self.low:.2f} to {self.high:.2f})"
 
+    def whiskers(self, scale: float = 1.0) -> tuple[float, float]:
+        """How far it reaches below and above the estimate, for a figure."""
+        return scale * (self.estimate - self.low), scale * (self.high - self.estimate)
+
 
 def wilson(right: int, n: int, confidence: float = 0.95) -> Interval:
     """A share and its interval: right of n (Wilson 1927; formula and its virtues in Newcombe 1998, method 3).

@@ -47,6 +47,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 ADAPTER = DATA / "summary_adapter"  # made by RECIPE: `python benchmarks/finetuning.py adapter` makes it anew
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")  # a block's, by our names
 TARGETS = ("q", "v", "out", "up", "down")
+ALPHA = 32.0
 IGNORE = -100  # the target of a token that the loss passes over; cross_entropy's own default
 
 # --- which weights learn ----------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ class LoRALinear(nn.Linear):
 def add_lora(
     model: Transformer,
     rank: int = 8,
-    alpha: float = 32.0,
+    alpha: float = ALPHA,
     targets: Sequence[str] = TARGETS,
     seed: int = 0,
     first: int = 0,
@@ -187,16 +188,17 @@ def count_trainable(model: nn.Module) -> int:
 
 METHODS = ("LoRA", "last layers", "full")
 RATES = {"LoRA": 2e-3, "last layers": 5e-4, "full": 1e-4}  # the more learns, the smaller its steps
+FIRST = 4  # LoRA begins at this block: no gradient need go through those before it, which saves some of the time
 EXAMPLES = 480  # each read once by the recipe
 RECIPE = TrainConfig(steps=240, batch_size=2, lr=RATES["LoRA"], warmup=10, weight_decay=0.0, min_lr=0.05)
 
 
 def prepare(
-    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = 4, last: int = 6
+    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = FIRST, last: int = 6
 ) -> TrainConfig:
     """Free, in place, the weights that a method lets learn; returns the recipe at the method's rate.
 
-    LoRA from block `first` on; no gradient need go through the blocks before it, which saves some of the time.
+    first: the first block with LoRA. last: how many blocks learn by the method "last layers".
     """
     if method not in METHODS:
         raise CourseError(f"unknown method {method!r}; choose {', '.join(METHODS)}")
@@ -212,6 +214,20 @@ def prepare(
 def training_set(n: int = EXAMPLES, seed: int = 0) -> list[Example]:
     """The recipe's conversations: more varied than those that it is measured on."""
     return dialogues.make("train", n, seed, varied=True)
+
+
+def studies(file: str | Path = DATA / "finetuning.json") -> dict:
+    """What `python benchmarks/finetuning.py methods curve` measured when the course was made.
+
+    held_out: how many conversations of each kind judged. runs: for each method, examples, steps, seed, learning (how
+    many weights), and by split the share that was right and ROUGE-1.
+    Raises CourseError for a file that is missing or damaged.
+    """
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        return {"held_out": found["held_out"], "runs": found["runs"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CourseError(f"{file} is missing or damaged ({error}); restore it with `git checkout -- data`") from None
 
 
 # --- adapters as files ------------------------------------------------------------------------------------------------

@@ -125,8 +125,8 @@ def curves(ax: Axes, series: Mapping[str, Sequence], x=None, xlabel="", ylabel="
 
 
 def bars(ax: Axes, values: Mapping[str, float], ylabel="", title="", digits: int = 2, errors=None) -> None:
-    """Draw one bar per name with its value on top. `errors`: a half-width per name."""
-    spread = None if errors is None else [errors[name] for name in values]
+    """Draw one bar per name with its value on top. errors: per name, how far it may be below and above."""
+    spread = None if errors is None else list(zip(*(errors[name] for name in values), strict=True))
     colours = [PALETTE[i % len(PALETTE)] for i in range(len(values))]
     drawn = ax.bar(list(values), [float(v) for v in values.values()], yerr=spread, color=colours, capsize=4)
     ax.bar_label(drawn, fmt=f"%.{digits}f", padding=2)

@@ -353,3 +353,4 @@ def test_surprise_refuses(reader, text, window):
 
 def test_an_interval_reads_well():
     assert str(evaluation.Interval(0.1, 0.25, 0.5)) == "0.25 (0.10 to 0.50)"
+    assert evaluation.Interval(0.1, 0.25, 0.5).whiskers(100) == pytest.approx((15, 25))

@@ -446,3 +446,18 @@ def test_the_adapter_that_ships_can_be_made_anew():
         held_out = dialogues.make(split, 60, 1001)
         said = finetuning.summarise(model, tokenizer, [e.dialogue for e in held_out], batch_size=20)
         assert sum(dialogues.right(one, e.summary) for one, e in zip(said, held_out, strict=True)) >= least * 60
+
+
+def test_the_studies_that_ship_are_whole(tmp_path):
+    runs = finetuning.studies()["runs"]
+    of_recipe = [run for run in runs if run["examples"] == finetuning.EXAMPLES]
+    assert {run["method"] for run in of_recipe} == set(finetuning.METHODS)
+    assert all(run["steps"] == finetuning.RECIPE.steps for run in of_recipe)
+    assert len({run["examples"] for run in runs if run["method"] == "LoRA"}) >= 4
+    broken = tmp_path / "finetuning.json"
+    for text in ("[]", "{", '{"table": []}'):
+        broken.write_text(text)
+        with pytest.raises(CourseError, match=r"finetuning.json is missing or damaged .*git checkout"):
+            finetuning.studies(broken)
+    with pytest.raises(CourseError, match="missing or damaged"):
+        finetuning.studies(tmp_path / "none.json")

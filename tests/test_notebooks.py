@@ -95,6 +95,13 @@ def test_needs_nothing_but_the_course(nb):
     assert not re.search(r"!\[[^\]]*\]\(http|<img|<script|<iframe", prose(nb))
 
 
+def test_no_widget_talks_back_while_a_cell_runs(nb):
+    """Output widgets, and `interact` makes one, get answers from nbclient, which can then wait for ever for the cell
+    (nbclient issue 312): a run in 24 of lesson 10 hung. Widgets that hold their own text do not."""
+    source = "\n".join(cell.source for cell in code(nb))
+    assert not re.search(r"\binteract\w*\b|\bOutput\(", source)
+
+
 def test_what_the_prose_tells_the_reader_to_call_is_there(nb):
     assert any(re.search(r"^from lib\.grading import check, hint$", cell.source, re.M) for cell in code(nb))
     for cell in code(nb):

@@ -28,6 +28,15 @@ def test_show_puts_the_caption_in_three_places(monkeypatch, capsys):
     assert not plt.get_fignums()
 
 
+def test_a_bar_carries_its_interval_and_its_number_above_that():
+    fig, ax = plt.subplots()
+    plotting.bars(ax, {"a": 10.0, "b": 20.0}, digits=0, errors={"a": (4, 1), "b": (0, 8)})
+    [lines] = ax.containers[0].lines[2]  # the whiskers
+    assert [segment[:, 1].tolist() for segment in lines.get_segments()] == [[6, 11], [20, 28]]
+    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [("10", 11), ("20", 28)]
+    plt.close(fig)
+
+
 def test_heatmap_writes_numbers_in_readable_ink():
     fig, ax = plt.subplots()
     plotting.heatmap(ax, [[0.0, 1.0]], digits=1, cmap="Blues")

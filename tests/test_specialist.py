@@ -39,7 +39,7 @@ def test_a_prompt_is_the_conversation_and_a_sign(tokenizer):
 
 
 def test_training_data_has_other_numbers_and_the_same_truth():
-    plain, renumbered = dialogues.make("train", 20, 3, made_up=True), specialist.examples(20, 3)
+    plain, renumbered = dialogues.make("train", 20, 3, made_up=True, varied=True), specialist.examples(20, 3)
     for before, after in zip(plain, renumbered, strict=True):
         a, b = facts(before.summary), facts(after.summary)
         assert a.order != b.order and b.order in after.dialogue
