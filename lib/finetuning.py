@@ -47,7 +47,6 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 ADAPTER = DATA / "summary_adapter"  # made by RECIPE: `python benchmarks/finetuning.py adapter` makes it anew
 MATRICES = ("q", "k", "v", "out", "gate", "up", "down")  # a block's, by our names
 TARGETS = ("q", "v", "out", "up", "down")
-ALPHA = 32.0
 IGNORE = -100  # the target of a token that the loss passes over; cross_entropy's own default
 
 # --- which weights learn ----------------------------------------------------------------------------------------------
@@ -82,7 +81,7 @@ class LoRALinear(nn.Linear):
 def add_lora(
     model: Transformer,
     rank: int = 8,
-    alpha: float = ALPHA,
+    alpha: float = 32.0,
     targets: Sequence[str] = TARGETS,
     seed: int = 0,
     first: int = 0,
@@ -188,17 +187,17 @@ def count_trainable(model: nn.Module) -> int:
 
 METHODS = ("LoRA", "last layers", "full")
 RATES = {"LoRA": 2e-3, "last layers": 5e-4, "full": 1e-4}  # the more learns, the smaller its steps
-FIRST = 4  # LoRA begins at this block: no gradient need go through those before it, which saves some of the time
 EXAMPLES = 480  # each read once by the recipe
 RECIPE = TrainConfig(steps=240, batch_size=2, lr=RATES["LoRA"], warmup=10, weight_decay=0.0, min_lr=0.05)
 
 
 def prepare(
-    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = FIRST, last: int = 6
+    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = 4, last: int = 6
 ) -> TrainConfig:
     """Free, in place, the weights that a method lets learn; returns the recipe at the method's rate.
 
-    first: the first block with LoRA. last: how many blocks learn by the method "last layers".
+    first: the first block with LoRA; no gradient need go through those before it, which saves some of the time.
+    last: how many blocks learn by the method "last layers".
     """
     if method not in METHODS:
         raise CourseError(f"unknown method {method!r}; choose {', '.join(METHODS)}")

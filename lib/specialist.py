@@ -60,8 +60,8 @@ class SpecialistTokenizer:
 def examples(n: int, seed: int = 0) -> list[Example]:
     """n training dialogues about orders that never were: other numbers, and items that nobody bought together.
 
-    From real orders it would learn by heart what was bought together, and write that. As for the fine-tuned model, they
-    are more varied than those that it is judged on.
+    From real orders it would learn by heart what was bought together, and write that. Like the
+    fine-tuned model's, they are more varied than those that it is judged on.
     """
     rng = random.Random(f"numbers {seed}")
     made = dialogues.make("train", n, seed, made_up=True, varied=True)
