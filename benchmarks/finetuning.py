@@ -5,8 +5,8 @@
 Studies: methods (LoRA, the last layers, everything), curve (LoRA on 10 to 1,000 examples), adapter (the one
 that ships), specialist (from nothing). The report of the first two ships as data/finetuning.json.
 Each run is written as soon as it is done, and not run again: stop it when you like. All is judged on the same held-out
-dialogues. Seconds are CPU seconds, which a busy machine disturbs less, or on a GPU the clock's. The first two take about
-two hours of one core, the specialist about one, or three minutes of a GPU.
+dialogues. Seconds are CPU seconds, which a busy machine disturbs less, or on a GPU the clock's. The first two take
+about two hours of one core, the specialist about one, or three minutes of a GPU.
 """
 
 import argparse
@@ -137,7 +137,11 @@ def main() -> None:
     report = dict(machine=machine, held_out=HELD_OUT,
                   command="python benchmarks/finetuning.py methods curve", runs=[], table=[])  # fmt: skip
     if options.out.exists():
-        kept = json.loads(options.out.read_text(encoding="utf-8"))
+        try:
+            kept = json.loads(options.out.read_text(encoding="utf-8"))
+            _ = kept["runs"], kept["machine"], kept["held_out"]
+        except (OSError, ValueError, KeyError, TypeError):
+            parser.error(f"{options.out} is not a report of this benchmark; choose another --out")
         for what in ("machine", "held_out"):
             if kept[what] != report[what]:
                 parser.error(f"{options.out} has {what} {kept[what]}, this run {report[what]}; choose another --out")
