@@ -9,6 +9,7 @@ import contextlib
 import math
 import mmap
 import sys
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from lib.attention import Context
 from lib.embedding import rotate
 from lib.errors import CourseError
+from lib.generation import KVCache
+from lib.replay import Step
 from lib.transformer import Block, Transformer
 
 
@@ -174,9 +177,11 @@ class LaidBlock:
         q, k = qk.narrow(1, 0, H), qk.narrow(1, H, K)  # (B, H, T, Dh), (B, K, T, Dh)
         if cache is not None:
             k, v = cache.extend(k, v)  # (B, K, S, Dh) each
+        grouped = x.is_cuda and T == 1 < H // K  # the heads of a group look at the same keys: as one head's queries
+        q = q.reshape(B, K, H // K, -1) if grouped else q  # (B, K, H/K, Dh) or (B, H, T, Dh)
         heard = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=context.mask, is_causal=context.causal, enable_gqa=K < H
-        )  # (B, H, T, Dh)
+            q, k, v, attn_mask=context.mask, is_causal=context.causal, enable_gqa=K < H and not grouped
+        ).reshape(B, H, T, -1)  # (B, H, T, Dh)
         x = x + self.out(heard.transpose(1, 2).reshape(B * T, -1))  # (B·T, D)
         h = self.up(self.norm2(x))  # (B·T, F), or (B·T, 2F)
         if self.gated:
@@ -196,6 +201,8 @@ class Decoder(Transformer):
     Raises CourseError for other weights, or where int8 does not fit.
     """
 
+    recorded_on = ("cuda",)
+
     @torch.no_grad()
     def __init__(self, model: Transformer, rows: int = 1, weights: str = "float32"):
         nn.Module.__init__(self)
@@ -210,12 +217,25 @@ class Decoder(Transformer):
             self.positions = model.positions
         self.blocks = [LaidBlock(block, lay) for block in model.blocks]
         self.norm, self.head = laid_norm(model.norm), lay(model.head)
+        self.steps = weakref.WeakKeyDictionary()  # of a cache: the step that writes into it
         self.eval()
 
     def _apply(self, *args, **options):
         raise CourseError("a Decoder stays as and where it was made; move the model, then make one of it")
 
     @torch.inference_mode()
-    def hidden(self, *args, **options) -> tuple[Tensor, list[Tensor]]:
-        """As Transformer's."""
-        return super().hidden(*args, **options)
+    def hidden(
+        self, tokens: Tensor, cache=None, return_attention: bool = False, padding: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """As Transformer's. One more token of each text, on a GPU, is a step that is recorded (lib.replay)."""
+        once_more = isinstance(cache, KVCache) and tokens.size(1) == 1 and 0 < cache.length < self.config.block_size
+        if not (once_more and tokens.device.type in self.recorded_on) or return_attention:
+            return super().hidden(tokens, cache, return_attention, padding)
+        cache.reserve(1)
+        step = self.steps.get(cache)
+        if step is None or not step.fits(cache, padding):
+            step = self.steps[cache] = Step(self, cache, padding)
+        x = step(tokens, cache.length)  # (B, 1, D)
+        for layer in cache.layers:
+            layer.length += 1
+        return x, []

@@ -20,18 +20,23 @@ class LayerCache:
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, K, T, Dh) keys and values; return all so far, (B, K, S, Dh) each."""
+        if self.k is None:
+            self.k, self.v = (new.narrow(2, 0, 0) for new in (k, v))  # (B, K, 0, Dh) each
+        self.reserve(k.size(2))
         start, self.length = self.length, self.length + k.size(2)
-        if self.k is None or self.length > self.k.size(2):
-            self.k, self.v = self._grown(self.k, k, start), self._grown(self.v, v, start)
         self.k.narrow(2, start, k.size(2)).copy_(k)
         self.v.narrow(2, start, v.size(2)).copy_(v)
         return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)  # (B, K, S, Dh)
 
-    def _grown(self, old: Tensor | None, new: Tensor, filled: int) -> Tensor:
-        B, K, _, Dh = new.shape
-        buffer = new.new_empty(B, K, max(64, 2 * self.length), Dh)  # (B, K, room, Dh)
-        if old is not None:
-            buffer[:, :, :filled] = old[:, :, :filled]
+    def reserve(self, n: int) -> None:
+        """Make room for n more positions. What is not written yet holds zeros."""
+        if self.length + n > self.k.size(2):
+            self.k, self.v = self._grown(self.k, n), self._grown(self.v, n)
+
+    def _grown(self, old: Tensor, n: int) -> Tensor:
+        B, K, _, Dh = old.shape
+        buffer = old.new_zeros(B, K, -(-2 * (self.length + n) // 64) * 64, Dh)  # (B, K, room, Dh)
+        buffer[:, :, : self.length] = old[:, :, : self.length]
         return buffer
 
 
@@ -44,6 +49,11 @@ class KVCache:
     @property
     def length(self) -> int:
         return self.layers[0].length
+
+    def reserve(self, n: int) -> None:
+        """Make room for n more positions, once something has been read."""
+        for layer in self.layers:
+            layer.reserve(n)
 
     def repeat(self, rows: int) -> None:
         """Let several texts go on from one that has been read: each of B rows becomes `rows` of them."""

@@ -135,7 +135,7 @@ class RMSNorm(nn.Module):
 
 
 class MLP(nn.Module):
-    """Widen, bend, narrow again, each position on its own: W₂ f(W₁ x)."""
+    """Widen, bend, narrow again, each position on its own: f(x W_up) W_down."""
 
     def __init__(self, config: Config):
         super().__init__()
@@ -149,7 +149,10 @@ class MLP(nn.Module):
 
 
 class GatedMLP(MLP):
-    """The same with a gate that decides how much of each feature passes: W₂ (f(W_g x) ⊙ W₁ x) (Shazeer 2020)."""
+    """The same with a gate that decides how much of each feature passes (Shazeer 2020).
+
+    (f(x W_gate) ⊙ x W_up) W_down.
+    """
 
     def __init__(self, config: Config):
         super().__init__(config)
@@ -213,18 +216,31 @@ class Transformer(nn.Module):
             self.head.weight = self.embedding.weight
         initialise(self)
 
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """The residual stream before the first block: tokens (B, T) at positions (T,) or (B, T) → (B, T, D)."""
+        x = self.embedding(tokens)  # (B, T, D)
+        if self.config.position == "learned":
+            x = x + self.positions(positions)  # (B, T, D)
+        elif self.config.position == "sinusoidal":
+            waves = sinusoidal(positions.flatten(), self.config.d_model)  # (T, D) or (B·T, D)
+            x = x + waves.unflatten(0, positions.shape)  # (B, T, D)
+        return self.dropout(x)
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The angles' cos and sin at positions (T,): (T, Dh/2) each; at (B, T): (B, 1, T, Dh/2). None: no rotary."""
+        if self.config.position != "rotary":
+            return None
+        cos, sin = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)  # (…, T, Dh/2) each
+        return (cos[:, None], sin[:, None]) if positions.ndim > 1 else (cos, sin)
+
     def context(self, positions: Tensor, S: int, padding: Tensor | None = None) -> Context:
         """The context of T tokens standing at `positions`, the last T of S.
 
         positions (T,); with padding (B,), as in `forward`, (B, T).
         """
         config, T = self.config, positions.size(-1)
-        rotary = None
-        if config.position == "rotary":
-            rotary = rotary_angles(positions, config.head_dim, config.rope_theta)  # (T, Dh/2) each
+        rotary = self.rotary(positions)  # (T, Dh/2) or (B, 1, T, Dh/2) each
         if padding is not None:
-            if rotary is not None:
-                rotary = tuple(part[:, None] for part in rotary)  # (B, 1, T, Dh/2) each
             key = torch.arange(S, device=positions.device)  # (S,)
             past = causal_mask(T, S, config.sliding_window, key.device) if config.causal else key >= 0  # (T, S) or (S,)
             itself = key == key[S - T :, None]  # (T, S): a filler has nobody else, and a softmax needs somebody
@@ -261,13 +277,7 @@ class Transformer(nn.Module):
         positions = torch.arange(past, S, device=tokens.device)  # (T,)
         if padding is not None:
             positions = (positions - padding[:, None]).clamp_min(0)  # (B, T)
-        x = self.embedding(tokens)  # (B, T, D)
-        if self.config.position == "learned":
-            x = x + self.positions(positions)  # (B, T, D)
-        elif self.config.position == "sinusoidal":
-            waves = sinusoidal(positions.flatten(), self.config.d_model)  # (T, D) or (B·T, D)
-            x = x + waves.unflatten(0, positions.shape)  # (B, T, D)
-        x = self.dropout(x)  # (B, T, D)
+        x = self.embed(tokens, positions)  # (B, T, D)
         context = self.context(positions, S, padding)
         attention = []
         for i, block in enumerate(self.blocks):

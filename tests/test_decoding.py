@@ -49,6 +49,48 @@ def test_same_logits_and_same_texts(kind, rows):
     assert all(torch.equal(p, before[name]) and p.requires_grad for name, p in model.named_parameters())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_in_a_fixed_buffer_write_the_same_texts(kind, monkeypatch):
+    """What a GPU records and replays, computed each time; greedy texts long enough for the buffer to grow."""
+    monkeypatch.setattr(Decoder, "recorded_on", ("cpu",))
+    monkeypatch.setitem(SIZES, "block_size", 100)
+    model = made(kind)
+    fast = Decoder(model, rows=3)
+    tokens, padding = left_pad([range(3, 11), [5], [7, 8, 9]])
+    for given in (None, padding):
+        assert torch.equal(generate(fast, tokens, 90, padding=given), generate(model, tokens, 90, padding=given))
+    assert not fast.steps, "the steps of caches that are gone are kept"
+
+    whole = torch.randint(model.config.vocab_size, (2, 12))
+    cache = KVCache(2)
+    pieces = [fast(part, cache).clone() for part in whole.split([3, 1, 1, 2, 1, 1, 3], dim=1)]  # now and then several
+    torch.testing.assert_close(torch.cat(pieces, 1), model(whole).detach(), atol=2e-4, rtol=2e-4)
+    begun = KVCache(2)
+    fast(whole[:1, :5], begun)
+    fast(whole[:1, 5:6], begun)
+    begun.repeat(2)
+    ours = fast(whole[:1, 6:7].expand(2, -1), begun)
+    torch.testing.assert_close(ours[1].clone(), model(whole[:1, :7])[0, -1:].detach(), atol=2e-4, rtol=2e-4)
+    with pytest.raises(CourseError, match="block_size"):
+        generate(fast, tokens, 93)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_steps_on_a_gpu(kind):
+    model = made(kind).cuda()
+    fast = Decoder(model, rows=3)
+    tokens, padding = left_pad([range(3, 11), [5], [7, 8, 9]], device="cuda")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for given in (None, padding):
+        cache, plain = KVCache(2), KVCache(2)
+        for part in torch.cat([tokens, tokens.flip(1), tokens], 1).split([8, *[1] * 16], dim=1):  # (3, 8), (3, 1), …
+            ours, theirs = fast(part, cache, padding=given)[:, -1], model(part, plain, padding=given)[:, -1]
+            torch.testing.assert_close(ours.clone(), theirs.detach(), atol=2e-3, rtol=2e-3)
+        [step] = fast.steps.values()
+        assert step.graph is not None
+
+
 def test_it_is_a_copy():
     model = made("llama")
     fast, tokens = Decoder(model), torch.tensor([[1, 2, 3]])
