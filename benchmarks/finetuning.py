@@ -3,10 +3,10 @@
     python benchmarks/finetuning.py [STUDY ...] [--seed 0] [--device cpu] [--threads 1] [--out FILE.json]
 
 Studies: methods (LoRA, the last layers, everything), curve (LoRA on 10 to 1,000 examples), adapter (the one
-that ships), specialist (from nothing). The report of the first two ships as data/finetuning.json.
+that ships), specialist (from nothing). The first two take three seeds each; their report ships as data/finetuning.json.
 Each run is written as soon as it is done, and not run again: stop it when you like. All is judged on the same held-out
 dialogues. Seconds are CPU seconds, which a busy machine disturbs less, or on a GPU the clock's. The first two take
-about two hours of one core, the specialist about one, or three minutes of a GPU.
+about five hours of one core, the specialist about one; on a GPU some minutes.
 """
 
 import argparse
@@ -46,10 +46,12 @@ from lib.transformer import count_parameters
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "benchmarks" / "finetuning.json"
 HELD_OUT, HELD_OUT_SEED = 100, 100
-CURVE = {10: 40, 30: 50, 120: 60, 300: 150, EXAMPLES: RECIPE.steps, 1000: 500}  # examples: steps
+SEEDS = (0, 1, 2)
+# Examples: steps. Few examples are read again and again, so that all but the last point train for the same time.
+CURVE = {n: RECIPE.steps for n in (10, 30, 120, 240, EXAMPLES)} | {1000: 500}
 STUDIES = {
-    "methods": [dict(method=method, examples=EXAMPLES, steps=RECIPE.steps, seed=0) for method in METHODS],
-    "curve": [dict(method="LoRA", examples=n, steps=steps, seed=0) for n, steps in CURVE.items()],
+    "methods": [dict(method=m, examples=EXAMPLES, steps=RECIPE.steps, seed=seed) for seed in SEEDS for m in METHODS],
+    "curve": [dict(method="LoRA", examples=n, steps=steps, seed=seed) for seed in SEEDS for n, steps in CURVE.items()],
     "adapter": [dict(method="LoRA", examples=EXAMPLES, steps=RECIPE.steps, seed=1)],
     "specialist": [dict(method="specialist", examples=specialist.EXAMPLES, steps=specialist.RECIPE.steps, seed=0)],
 }

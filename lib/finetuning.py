@@ -218,13 +218,13 @@ def training_set(n: int = EXAMPLES, seed: int = 0) -> list[Example]:
 def studies(file: str | Path = DATA / "finetuning.json") -> dict:
     """What `python benchmarks/finetuning.py methods curve` measured when the course was made.
 
-    held_out: how many conversations of each kind judged. runs: for each method, examples, steps, seed, learning (how
-    many weights), and by split the share that was right and ROUGE-1.
+    machine: where. held_out: how many conversations of each kind judged. runs: for each method, examples, steps, seed,
+    learning (how many weights), and by split the share that was right and ROUGE-1.
     Raises CourseError for a file that is missing or damaged.
     """
     try:
         found = json.loads(Path(file).read_text(encoding="utf-8"))
-        return {"held_out": found["held_out"], "runs": found["runs"]}
+        return {what: found[what] for what in ("machine", "held_out", "runs")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CourseError(f"{file} is missing or damaged ({error}); restore it with `git checkout -- data`") from None
 
