@@ -126,7 +126,7 @@ class Layout:
 
     def __call__(self, *layers: nn.Linear):
         """One function (…, in) → (…, out) for layers that read the same x, their outputs side by side."""
-        weight = torch.cat([layer.weight for layer in layers])  # (out, in)
+        weight = torch.cat([getattr(layer, "effective", layer.weight) for layer in layers])  # (out, in); a LoRA's too
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
         if self.weights == "int8":
             product = Int8(weight, self.keep)

@@ -77,6 +77,11 @@ class LoRALinear(nn.Linear):
         """What is added to the weight, (out, in)."""
         return self.scale * (self.b @ self.a)
 
+    @property
+    def effective(self) -> Tensor:
+        """The one matrix that computes the same, (out, in)."""
+        return self.weight if self.merged or not self.on else self.weight + self.change
+
 
 def add_lora(
     model: Transformer,
@@ -528,29 +533,22 @@ def reply(
 ) -> list[str]:
     """What the model answers to each prompt of ids, greedily, in at most `most` tokens; like lengths go together.
 
-    The LoRA is merged for the time, and the weights are laid out for writing (lib.decoding). workers: threads that
-    share the batches.
+    The weights, a LoRA added in, are laid out for writing (lib.decoding); the model stays as it is. workers: threads
+    that share the batches.
     """
-    apart = [layer for layer in lora_layers(model).values() if not layer.merged and layer.on]
-    if apart:
-        merge(model)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     batches = [by_length[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-    try:
-        writer = Decoder(model, rows=min(batch_size, len(prompts)))
+    writer = Decoder(model, rows=min(batch_size, len(prompts)))
 
-        def answers(places: list[int]) -> list[str]:
-            tokens, padding = left_pad([prompts[i] for i in places], device=model.embedding.weight.device)
-            out = generate(writer, tokens, most, stop={tokenizer.eos_id}, padding=padding)[:, tokens.size(1) :]
-            ends = [ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids) for ids in out.tolist()]
-            return [tokenizer.decode(ids[:end]).strip() for ids, end in zip(out.tolist(), ends, strict=True)]
+    def answers(places: list[int]) -> list[str]:
+        tokens, padding = left_pad([prompts[i] for i in places], device=model.embedding.weight.device)
+        out = generate(writer, tokens, most, stop={tokenizer.eos_id}, padding=padding)[:, tokens.size(1) :]
+        ends = [ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids) for ids in out.tolist()]
+        return [tokenizer.decode(ids[:end]).strip() for ids, end in zip(out.tolist(), ends, strict=True)]
 
-        with side_by_side(workers) as work:
-            said = [text for some in work(answers, batches) for text in some]
-        return [text for _, text in sorted(zip(by_length, said, strict=True))]
-    finally:
-        if apart:
-            unmerge(model)
+    with side_by_side(workers) as work:
+        said = [text for some in work(answers, batches) for text in some]
+    return [text for _, text in sorted(zip(by_length, said, strict=True))]
 
 
 def summarise(model: Transformer, tokenizer, conversations: Sequence[str], **options) -> list[str]:

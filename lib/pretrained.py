@@ -223,13 +223,20 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
     return state
 
 
+@torch.no_grad()
 def state_to_hf(model: Transformer) -> dict[str, Tensor]:
-    """Our state dict under Hugging Face's names, a tied head left out."""
+    """Our state dict under Hugging Face's names, a tied head left out, a LoRA added in."""
     gpt2 = model.config.position == "learned"
+    lora = {name: layer for name, layer in model.named_modules() if hasattr(type(layer), "effective")}
     theirs = {}
     for ours, tensor in model.state_dict().items():
-        if (ours == "head.weight" and model.config.tie) or (gpt2 and ours.split(".")[-2] in ("q", "k", "v")):
+        place, kind = ours.rsplit(".", 1)
+        if (ours == "head.weight" and model.config.tie) or (gpt2 and place.split(".")[-1] in ("q", "k", "v")):
             continue
+        if kind in ("a", "b"):
+            continue
+        if kind == "weight" and place in lora:
+            tensor = lora[place].effective  # (out, in)
         if gpt2 and any(part in ours for part in GPT2_TRANSPOSED) and tensor.ndim == 2:
             tensor = tensor.T  # (out, in) → (in, out)
         theirs[_their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)] = tensor.contiguous()
@@ -237,8 +244,9 @@ def state_to_hf(model: Transformer) -> dict[str, Tensor]:
         for i, block in enumerate(model.blocks):
             parts = (block.attention.q, block.attention.k, block.attention.v)
             name = f"transformer.h.{i}.attn.c_attn"
-            theirs[f"{name}.weight"] = torch.cat([p.weight.detach().T for p in parts], dim=1).contiguous()  # (D, 3D)
-            theirs[f"{name}.bias"] = torch.cat([p.bias.detach() for p in parts])  # (3D,)
+            weights = [getattr(p, "effective", p.weight).T for p in parts]  # (D, D) each
+            theirs[f"{name}.weight"] = torch.cat(weights, dim=1).contiguous()  # (D, 3D)
+            theirs[f"{name}.bias"] = torch.cat([p.bias for p in parts])  # (3D,)
     return theirs
 
 

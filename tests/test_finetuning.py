@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lib import dialogues, finetuning, pretrained
+from lib.decoding import Decoder
 from lib.dialogues import Example
 from lib.errors import CourseError
 from lib.finetuning import (
@@ -385,15 +386,17 @@ def test_a_checkpoint_of_adapters_is_small(tmp_path):
     assert size < sum(p.numel() for p in tiny().parameters()) * 4
 
 
+class Numbers:
+    """A tokenizer for tests: a token is its number."""
+
+    eos_id = 3
+
+    def decode(self, ids):
+        return " ".join(str(int(i)) for i in ids)
+
+
 def test_replies_are_in_order_whatever_their_length_and_end_at_the_end():
     model = stirred(add_lora(tiny()))
-
-    class Numbers:
-        eos_id = 3
-
-        def decode(self, ids):
-            return " ".join(str(int(i)) for i in ids)
-
     prompts = [[5, 6, 7, 8, 9], [1, 2], [4, 4, 4, 10, 11, 12, 13], [20]]
     alone = [finetuning.reply(model, Numbers(), [prompt], most=8)[0] for prompt in prompts]
     assert finetuning.reply(model, Numbers(), prompts, batch_size=3, most=8) == alone
@@ -403,6 +406,29 @@ def test_replies_are_in_order_whatever_their_length_and_end_at_the_end():
     with torch.no_grad():
         x = torch.tensor([prompts[0]])
         assert alone[0].split()[0] == str(model(x)[0, -1].argmax().item())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_is_copied_or_saved_has_the_lora_in_it_and_leaves_the_model_alone(family, tmp_path, tokens):
+    torch.manual_seed(0)
+    base = getattr(Config, family)(**SIZES | dict(n_kv_head=4))
+    model = stirred(add_lora(Transformer(base).eval(), targets=("q", "v", "out", "up")))
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+
+    def same(other):
+        return torch.allclose(other(tokens), model(tokens), atol=1e-4)
+
+    with torch.no_grad():
+        pretrained.save(model, tmp_path)
+        assert same(Decoder(model)) and same(pretrained.load(tmp_path))
+        finetuning.reply(model, Numbers(), [[5, 6, 7]], most=2)
+        assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+        with lora_off(model):
+            pretrained.save(model, tmp_path)
+            assert same(Decoder(model)) and same(pretrained.load(tmp_path))
+        written = Decoder(model)(tokens).clone()
+        merge(model)
+        assert torch.equal(Decoder(model)(tokens), written), "not what merge computes, to the bit"
 
 
 def test_messages_hold_the_instruction_and_the_dialogue():
