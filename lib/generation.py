@@ -9,6 +9,8 @@ from torch import Tensor
 from lib.errors import CourseError
 from lib.transformer import Transformer
 
+HALF = "\ufffd"  # what a decoder puts for half a character
+
 
 class LayerCache:
     """One layer's keys and values, in a buffer that doubles when full, so that appending seldom copies."""
@@ -221,6 +223,54 @@ def generate(model: Transformer, tokens: Tensor, max_new_tokens: int, stop: Coll
     return torch.cat(pieces, dim=1)  # (B, T + n)
 
 
+class Text:
+    """Tokens in, text out as soon as it is sure: whole characters, and nothing that may become a stop string.
+
+    after: what the text goes on from, so that a space between the two is not lost.
+    """
+
+    def __init__(self, tokenizer, stop: Sequence[str] = (), after: Sequence[int] = ()):
+        self.tokenizer, self.stop = tokenizer, stop
+        self.ids = [int(id) for id in after]  # those that the next text depends on
+        self.known = len(self.ids)  # how many of them are out as text; they stay, for some decoders look one token back
+        self.held = ""  # text that may be the beginning of a stop string
+        self.stopped = False
+
+    def add(self, id: int) -> str:
+        """The text that this token makes sure; "" where it is too early to say."""
+        self.ids.append(id)
+        new = self._new()
+        if not new or new.endswith(HALF):
+            return ""
+        self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
+        return self._sift(new)
+
+    def end(self) -> str:
+        """What was held back, now that no more comes."""
+        text = self._sift(self._new())
+        text, self.held, self.ids, self.known = text + self.held, "", [], 0
+        return text
+
+    def _new(self) -> str:
+        before = self.tokenizer.decode(self.ids[: self.known])
+        return self.tokenizer.decode(self.ids)[len(before) :]
+
+    def _sift(self, new: str) -> str:
+        text = self.held + new
+        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.held, self.stopped = "", True
+            return text[: min(found)]
+        held = max((_overlap(text, stop) for stop in self.stop), default=0)
+        self.held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of the text are the beginning of the stop string."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
 def stream_text(
     model: Transformer, tokenizer, ids: Sequence[int], max_new_tokens: int, stop: Collection[int] = (), **options
 ) -> Iterator[str]:
@@ -229,18 +279,11 @@ def stream_text(
     Ends before the first token in `stop`. Options are those of `stream`.
     """
     tokens, _ = left_pad([ids], device=model.embedding.weight.device)  # (1, T)
-    pending: list[int] = []  # tokens whose last character is not complete
-    shown = 0  # characters of them that are out already
+    text = Text(tokenizer, after=ids[-1:])
     for token in stream(model, tokens, max_new_tokens, **options):
         if token.item() in stop:
             break
-        pending.append(token.item())
-        text = tokenizer.decode(pending)
-        whole = text.rstrip("\ufffd")  # what a decoder puts for half a character
-        if len(whole) > shown:
-            yield whole[shown:]
-            shown = len(whole)
-        if whole == text:
-            pending, shown = [], 0
-    if rest := tokenizer.decode(pending)[shown:]:
+        if piece := text.add(token.item()):
+            yield piece
+    if rest := text.end():
         yield rest

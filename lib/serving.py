@@ -26,11 +26,10 @@ from lib.attention import Context
 from lib.decoding import Decoder
 from lib.embedding import rotary_angles, sinusoidal
 from lib.errors import CourseError
-from lib.generation import check_sampling, choose
+from lib.generation import Text, check_sampling, choose
 from lib.transformer import Config, Transformer
 
 ROUND = 64  # looked-up lengths are multiples of this, so that sums come out alike whoever else is in the batch
-HALF = "\ufffd"  # what a decoder puts for half a character
 
 
 @dataclass(frozen=True)
@@ -70,51 +69,6 @@ class Full(Exception):
 
 class Closed(Exception):
     """The engine takes no more requests."""
-
-
-class Text:
-    """Tokens in, text out as soon as it is sure: whole characters, and nothing that may become a stop string."""
-
-    def __init__(self, tokenizer, stop: Sequence[str] = ()):
-        self.tokenizer, self.stop = tokenizer, stop
-        self.ids: list[int] = []  # those that the next text depends on
-        self.known = 0  # how many of them are out as text; they stay, for some decoders look one token back
-        self.held = ""  # text that may be the beginning of a stop string
-        self.stopped = False
-
-    def add(self, id: int) -> str:
-        """The text that this token makes sure; "" where it is too early to say."""
-        self.ids.append(id)
-        new = self._new()
-        if not new or new.endswith(HALF):
-            return ""
-        self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
-        return self._sift(new)
-
-    def end(self) -> str:
-        """What was held back, now that no more comes."""
-        text = self._sift(self._new())
-        text, self.held, self.ids, self.known = text + self.held, "", [], 0
-        return text
-
-    def _new(self) -> str:
-        before = self.tokenizer.decode(self.ids[: self.known])
-        return self.tokenizer.decode(self.ids)[len(before) :]
-
-    def _sift(self, new: str) -> str:
-        text = self.held + new
-        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.held, self.stopped = "", True
-            return text[: min(found)]
-        held = max((_overlap(text, stop) for stop in self.stop), default=0)
-        self.held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text are the beginning of the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class Rows:

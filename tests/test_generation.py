@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 
 from lib import generation
 from lib.errors import CourseError
@@ -216,6 +217,14 @@ def test_streamed_text_never_shows_half_a_character(text, monkeypatch):
     assert "".join(pieces) == text and len(pieces) == len(text)
     cut = "".join(stream_text(model(), Bytes(), [1], 99, stop={ids[-1]}))
     assert text.startswith(cut.rstrip("\ufffd")) and len(cut) <= len(text)
+
+
+def test_streamed_text_keeps_the_spaces_of_a_decoder_that_looks_one_token_back(monkeypatch):
+    words = ["\u2581The", "\u2581cat", "s", "\u2581sat"]  # Llama 2's and Mistral's way: a space begins a word
+    theirs = Tokenizer(models.WordLevel({word: id for id, word in enumerate(words)}, unk_token=words[0]))
+    theirs.decoder = decoders.Metaspace()  # and is dropped where a text begins
+    monkeypatch.setattr(generation, "stream", lambda *args, **options: (torch.tensor([[id]]) for id in range(4)))
+    assert list(stream_text(model(), theirs, [1], 99)) == [" The", " cat", "s", " sat"]
 
 
 def test_streamed_text_shows_broken_bytes_as_such(monkeypatch):
