@@ -201,18 +201,22 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
     state = {}
     with torch.device("meta"):
         expected = Transformer(config).state_dict()
+
+    def found(name: str) -> Tensor | None:
+        """The tensor of that name; the hub's own gpt2 files leave the first word out."""
+        return theirs.get(name, theirs.get(name.removeprefix("transformer.")))
+
     for ours, blank in expected.items():
         if gpt2 and ours.split(".")[-2] in ("q", "k", "v"):
             name = f"transformer.h.{ours.split('.')[1]}.attn.c_attn.{ours.rsplit('.', 1)[1]}"
             part = "qkv".index(ours.split(".")[-2])
-            tensor = theirs[name].chunk(3, dim=-1)[part] if name in theirs else None  # (D, D) or (D,)
+            joined = found(name)  # (D, 3D) or (3D,)
+            tensor = None if joined is None else joined.tensor_split(3, dim=-1)[part]  # (D, D) or (D,)
         else:
             name = _their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)
             if ours == "head.weight" and config.tie:
                 name = _their_name("embedding.weight", GPT2_NAMES if gpt2 else LLAMA_NAMES)
-            if gpt2 and name not in theirs:
-                name = name.removeprefix("transformer.")  # the hub's own gpt2 files leave it out
-            tensor = theirs.get(name)
+            tensor = found(name)
         if tensor is None:
             raise CourseError(f"the weights lack {name!r}; are they whole, and of this config's family?")
         if gpt2 and ours.endswith(".weight") and tensor.ndim == 2 and "blocks" in ours:

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lib import pretrained
 from lib.errors import CourseError
@@ -90,6 +91,14 @@ def test_logits_equal_hugging_face_there_and_back(case, tokens, tmp_path):
         assert torch.equal(back(tokens).logits, want)
         assert torch.equal(pretrained.load(tmp_path)(tokens), ours(tokens))
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
+
+
+def test_the_hub_s_own_gpt2_files_leave_the_first_word_out(tokens, tmp_path):
+    ours = pretrained.from_hf(hugging_face("gpt2"))
+    pretrained.save(ours, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file({name.removeprefix("transformer."): p for name, p in load_file(weights).items()}, weights)
+    assert torch.equal(pretrained.load(tmp_path)(tokens), ours(tokens))
 
 
 def test_a_wrong_scale_would_be_seen(tokens, monkeypatch):
