@@ -88,6 +88,10 @@ class Config:
             self.head_dim = self.d_model // self.n_head
         if self.d_ff is None:
             self.d_ff = 8 * self.d_model // 3 if self.mlp == "gated" else 4 * self.d_model
+        for field in ("head_dim", "d_ff", "sliding_window"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise CourseError(f"{field} must be at least 1, not {value}")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)

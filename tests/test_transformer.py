@@ -113,6 +113,9 @@ def test_an_untrained_model_is_as_good_as_guessing(tokens):
         (dict(position="rotory"), "rotary"),
         (dict(activation="tanh"), "silu"),
         (dict(n_layer=0), "at least 1"),
+        (dict(head_dim=0), "head_dim must be at least 1"),
+        (dict(d_ff=-1), "d_ff must be at least 1"),
+        (dict(sliding_window=0), "sliding_window must be at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(fields, says):
