@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -475,9 +476,12 @@ def finetune(
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(model, config)
     history, path = History(), None
-    every = [token for row in rows for token in (*row.tokens, row.prompt)]
-    text = fingerprint(torch.tensor([*every, *(int(1e4 * x) for x in _sample(model))])) if folder is not None else ""
+    text = ""
     if folder is not None:
+        every = [token for row in rows for token in (*row.tokens, row.prompt)]
+        text = fingerprint(torch.tensor([*every, *(int(1e4 * x) for x in _sample(model))]))
+        adds = sorted((place, len(layer.a), layer.scale) for place, layer in lora_layers(model).items())
+        text += f", LoRA {zlib.crc32(repr(adds).encode()):08x}" if adds else ""
         path = Path(folder) / "checkpoint.safetensors"
         if path.exists():
             history = load_checkpoint(path, model, optimizers, config, text)

@@ -380,6 +380,20 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, prepare):
         finetune(prepare(tiny()), some_rows(4), config, tmp_path)
 
 
+def test_a_run_goes_on_with_its_own_lora_only(tmp_path):
+    given = dict(rank=2, alpha=8, targets=("q", "v"), first=0)
+    finetune(add_lora(tiny(), **given), some_rows(), CONFIG, tmp_path)
+    finetune(add_lora(tiny(), **given), some_rows(), CONFIG, tmp_path)
+    for change in (dict(rank=3, alpha=12), dict(alpha=4), dict(targets=("q", "out")), dict(first=1)):
+        model = add_lora(tiny(), **given | change)
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        with pytest.raises(CourseError, match="another text or LoRA"):
+            finetune(model, some_rows(), CONFIG, tmp_path)
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    with pytest.raises(CourseError, match="another text or LoRA"):
+        finetune(tiny(), some_rows(), CONFIG, tmp_path)
+
+
 def test_a_checkpoint_of_adapters_is_small(tmp_path):
     finetune(add_lora(tiny(), rank=1, targets=("q",)), some_rows(), CONFIG, tmp_path)
     size = (tmp_path / "checkpoint.safetensors").stat().st_size
