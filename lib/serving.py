@@ -191,6 +191,11 @@ class Engine:
                 f"a prompt of {len(request.prompt)} tokens and {request.max_new_tokens} new ones exceed the context of "
                 f"{self.context}; shorten one of them"
             )
+        V = self.model.config.vocab_size
+        if min(request.prompt) < 0 or max(request.prompt) >= V:
+            raise CourseError(f"a prompt's ids are 0 to {V - 1}; encode it with the tokenizer the model was made for")
+        if not isinstance(request.seed, int) or not -(2**63) <= request.seed < 2**63:
+            raise CourseError(f"a seed is a whole number of 64 bits, not {request.seed!r}")
         if any(not stop for stop in request.stop):
             raise CourseError("an empty stop string would stop everything; leave it out")
         with self._changed:
@@ -267,7 +272,7 @@ class Engine:
             for request in gone:
                 self._waiting.remove(request)
         for request in gone:
-            request.listener(Piece("", 0, "cancelled" if request.cancelled else "closed"))
+            self._tell(request, Piece("", 0, "cancelled" if request.cancelled else "closed"))
         for seat in [*self._writing, self._reading]:
             if seat is not None and seat.request.cancelled:
                 self._end(seat, "cancelled")
@@ -341,13 +346,21 @@ class Engine:
             elif seat.tokens == request.max_new_tokens:
                 self._end(seat, "length", text)
             elif text:
-                request.listener(Piece(text, seat.tokens))
+                self._tell(request, Piece(text, seat.tokens))
         self._leave()
+
+    def _tell(self, request: Request, piece: Piece) -> None:
+        """Pass a piece on. A listener's own fault costs its own request, nobody else's."""
+        try:
+            request.listener(piece)
+        except Exception:
+            logging.getLogger(__name__).exception("a listener failed; its request is cancelled")
+            request.cancelled = True
 
     def _end(self, seat: Seat, finish: str, text: str = "") -> None:
         text += "" if seat.text.stopped else seat.text.end()
         seat.finish = "stop" if seat.text.stopped else finish
-        seat.request.listener(Piece(text, seat.tokens, seat.finish))
+        self._tell(seat.request, Piece(text, seat.tokens, seat.finish))
 
     def _leave(self) -> None:
         """Take away the seats that have ended; the last ones move into the gaps, so that rows stay side by side."""
@@ -366,7 +379,6 @@ class Engine:
         logging.getLogger(__name__).error("a step failed; the requests that were in it are lost", exc_info=fault)
         for seat in [*self._writing, self._reading]:
             if seat is not None and not seat.finish:
-                with contextlib.suppress(Exception):
-                    seat.request.listener(Piece(f"{type(fault).__name__}: {fault}", seat.tokens, "error"))
+                self._tell(seat.request, Piece(f"{type(fault).__name__}: {fault}", seat.tokens, "error"))
         self._writing, self._reading = [], None
         self.rows.release()
