@@ -91,8 +91,9 @@ def test_recorded_steps_on_a_gpu(kind):
         assert step.graph is not None
 
 
-def test_it_is_a_copy():
-    model = made("llama")
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_a_copy(kind):
+    model = made(kind)
     fast, tokens = Decoder(model), torch.tensor([[1, 2, 3]])
     before = fast(tokens).clone()
     for name, p in model.named_parameters():
