@@ -160,7 +160,7 @@ def option_scores(
     rows = [tokenizer.encode(text) for text in _texts(texts, "texts")]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # similar lengths together: little filler
     device, scores = model.embedding.weight.device, torch.zeros(len(rows), len(first))
-    begun = KVCache(model.config.n_layer)
+    begun = KVCache(model.config.n_layer, model.config.block_size)
     model.hidden(torch.tensor([tokenizer.encode(f"<|endoftext|>{before}")], device=device), begun)
     for part in (order[i : i + batch] for i in range(0, len(order), batch)):
         T, cache = max(len(rows[i]) for i in part), copy.deepcopy(begun)

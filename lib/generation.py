@@ -13,10 +13,13 @@ HALF = "\ufffd"  # what a decoder puts for half a character
 
 
 class LayerCache:
-    """One layer's keys and values, in a buffer that doubles when full, so that appending seldom copies."""
+    """One layer's keys and values, in a buffer that doubles when full, so that appending seldom copies.
 
-    def __init__(self):
-        self.length = 0
+    limit: the most positions that it will ever hold, where that is known.
+    """
+
+    def __init__(self, limit: int | None = None):
+        self.length, self.limit = 0, limit
         self.k: Tensor | None = None
         self.v: Tensor | None = None
 
@@ -37,16 +40,19 @@ class LayerCache:
 
     def _grown(self, old: Tensor, n: int) -> Tensor:
         B, K, _, Dh = old.shape
-        buffer = old.new_zeros(B, K, -(-2 * (self.length + n) // 64) * 64, Dh)  # (B, K, room, Dh)
+        needed = self.length + n
+        room = -(-2 * needed // 64) * 64
+        room = room if self.limit is None else max(needed, min(room, self.limit))
+        buffer = old.new_zeros(B, K, room, Dh)  # (B, K, room, Dh)
         buffer[:, :, : self.length] = old[:, :, : self.length]
         return buffer
 
 
 class KVCache:
-    """What a model remembers of the tokens it has read: one LayerCache a layer."""
+    """What a model remembers of the tokens it has read: one LayerCache a layer. limit: the model's block_size."""
 
-    def __init__(self, n_layer: int):
-        self.layers = [LayerCache() for _ in range(n_layer)]
+    def __init__(self, n_layer: int, limit: int | None = None):
+        self.layers = [LayerCache(limit) for _ in range(n_layer)]
 
     @property
     def length(self) -> int:
@@ -191,7 +197,7 @@ def stream(
     was_training = model.training
     model.eval()
     rng = torch.Generator().manual_seed(seed)
-    cache = KVCache(model.config.n_layer)
+    cache = KVCache(model.config.n_layer, model.config.block_size)
     try:
         for _ in range(max_new_tokens):
             x, _ = model.hidden(tokens, cache, padding=padding)  # (B, T, D)

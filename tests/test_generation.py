@@ -34,6 +34,14 @@ def test_cache_equals_no_cache(fields):
     assert cache.length == 90
 
 
+def test_a_buffer_is_never_longer_than_the_block(monkeypatch):
+    made = []
+    monkeypatch.setattr(generation, "KVCache", lambda *sizes: made.append(KVCache(*sizes)) or made[-1])
+    tokens = torch.arange(20)[None]
+    assert generate(model(), tokens, 76).size(1) == 96  # to the brim
+    assert {layer.k.size(2) for layer in made[0].layers} == {96}
+
+
 def test_several_texts_go_on_from_one_that_was_read_once():
     ours, cache = model().eval(), KVCache(2)
     read, then = torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.tensor([[7, 8], [9, 10], [11, 12], [7, 1]])
