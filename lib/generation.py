@@ -125,6 +125,7 @@ def choose(
     """Pick one token a row: logits (B, V) → (B, 1). Temperature None is greedy: the likeliest."""
     if temperature is None:
         return logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+    temperature = max(temperature, 1e-30)  # the likeliest long before; smaller ones overflow
     logits = cut_tail(logits.float() / temperature, top_k, top_p, min_p)  # (B, V)
     # Gumbel's trick on the CPU: one generator gives the same text on every device.
     noise = torch.rand(logits.shape, generator=rng).clamp_min(1e-20).to(logits.device)  # (B, V)

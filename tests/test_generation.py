@@ -75,6 +75,14 @@ def test_sampling_follows_the_softmax():
     torch.testing.assert_close(shares, (logits[0] / 2).softmax(-1), atol=0.01, rtol=0)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-60, 5e-324])
+def test_the_coldest_is_the_likeliest(temperature):
+    logits = 30 * torch.randn(200, 50, generator=torch.Generator().manual_seed(0))
+    for options in (dict(), dict(top_k=3), dict(top_p=0.9), dict(min_p=0.1)):
+        given = dict(top_k=None, top_p=None, rng=torch.Generator().manual_seed(1)) | options
+        assert torch.equal(choose(logits, temperature, **given), logits.argmax(-1, keepdim=True))
+
+
 def test_top_k_and_top_p_cut_the_tail():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(5_000, 1)
     rng = torch.Generator().manual_seed(0)
