@@ -71,8 +71,8 @@ class LoRALinear(nn.Linear):
         y = super().forward(x)  # (…, out)
         if self.merged or not self.on:
             return y
-        low = F.linear(x, self.a)  # (…, r)
-        return y + self.scale * F.linear(low, self.b)  # (…, out)
+        low = self.scale * F.linear(x, self.a)  # (…, r): scaled where it is narrow
+        return y + F.linear(low, self.b)  # (…, out)
 
     @property
     def change(self) -> Tensor:

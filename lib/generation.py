@@ -225,7 +225,7 @@ def generate(model: Transformer, tokens: Tensor, max_new_tokens: int, stop: Coll
     for token in stream(model, tokens, max_new_tokens, **options):
         pieces.append(torch.where(done, pieces[-1][:, -1:], token))  # (B, 1)
         done = done | torch.isin(token, ending)
-        if done.all():
+        if stop and done.all():  # asking makes a GPU wait
             break
     return torch.cat(pieces, dim=1)  # (B, T + n)
 

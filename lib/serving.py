@@ -24,7 +24,6 @@ from torch import Tensor
 
 from lib.attention import Context
 from lib.decoding import Decoder
-from lib.embedding import rotary_angles, sinusoidal
 from lib.errors import CourseError
 from lib.generation import Text, check_sampling, choose
 from lib.transformer import Config, Transformer
@@ -315,15 +314,8 @@ class Engine:
         mask = distance >= 0  # (B, T, S): oneself, and what came before
         if config.sliding_window:
             mask &= distance < config.sliding_window
-        rotary = None
-        x = model.embedding(torch.tensor(tokens, device=device))  # (B, T, D)
-        if config.position == "rotary":
-            rotary = tuple(part[:, None] for part in rotary_angles(places, config.head_dim, config.rope_theta))
-        elif config.position == "learned":
-            x = x + model.positions(places)  # (B, T, D)
-        elif config.position == "sinusoidal":
-            x = x + sinusoidal(places.flatten(), config.d_model).view_as(x)  # (B, T, D)
-        context = Context(rotary, mask=mask[:, None])  # (B, 1, T, Dh/2) each, (B, 1, T, S)
+        x = model.embed(torch.tensor(tokens, device=device), places)  # (B, T, D)
+        context = Context(model.rotary(places), mask=mask[:, None])  # (B, 1, T, Dh/2) each, (B, 1, T, S)
         for block, layer in zip(model.blocks, self.rows.layers(first, places, end), strict=True):
             x = block(x, context, layer)  # (B, T, D)
         return model.head(model.norm(x[:, -1]))  # (B, V)

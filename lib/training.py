@@ -495,9 +495,12 @@ def train(
             begin_step(optimizers, config, step, team.rank)
             loss = torch.zeros((), device=device)
             x, y = corpus.batches(train_tokens, rows_in_step, config.block_size, config.seed, step)  # (A·B, T) each
+            if hurried := device.type == "cuda" and not x.is_cuda:  # the GPU fetches them itself; nobody waits
+                x, y = x.pin_memory(), y.pin_memory()  # (A·B, T) each
             for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
+                inputs, targets = (part[rows].to(device, non_blocking=hurried) for part in (x_part, y_part))  # (B, T)
                 with cast:
-                    piece = next_token_loss(run, x_part[rows].to(device), y_part[rows].to(device))  # ()
+                    piece = next_token_loss(run, inputs, targets)  # ()
                 piece = piece / config.accumulate
                 if team.size > 1:
                     piece = piece * share  # a mean over this process's rows, weighted by how many they are

@@ -117,9 +117,10 @@ class _RMSNormWithGradient(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         x, weight, scale = ctx.saved_tensors
         unit = x * scale  # (…, D)
-        along = ((gradient * unit) @ weight).unsqueeze(-1).div_(x.size(-1))  # (…, 1): growing x changes nothing
+        slope = gradient * unit  # (…, D)
+        along = (slope @ weight).unsqueeze(-1).div_(x.size(-1))  # (…, 1): growing x changes nothing
         for_x = torch.addcmul(gradient * weight, unit, along, value=-1).mul_(scale)  # (…, D)
-        return for_x, (gradient * unit).flatten(0, -2).sum(0), None
+        return for_x, slope.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
 
 
 class RMSNorm(nn.Module):
@@ -226,7 +227,7 @@ class Transformer(nn.Module):
         if self.config.position == "learned":
             x = x + self.positions(positions)  # (B, T, D)
         elif self.config.position == "sinusoidal":
-            waves = sinusoidal(positions.flatten(), self.config.d_model)  # (T, D) or (B·T, D)
+            waves = sinusoidal(positions.flatten(), self.config.d_model).to(x.dtype)  # (T, D) or (B·T, D)
             x = x + waves.unflatten(0, positions.shape)  # (B, T, D)
         return self.dropout(x)
 

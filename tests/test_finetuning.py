@@ -83,6 +83,18 @@ def test_an_untrained_lora_changes_nothing_and_a_trained_one_is_the_paper_s_form
     assert not torch.allclose(model(tokens), before, atol=1e-2)
 
 
+def test_scaling_where_it_is_narrow_changes_no_bit():
+    """The course's own α / r is 4, a power of two."""
+    layer = stirred(add_lora(tiny(), rank=8, alpha=32)).blocks[0].mlp.up
+    x = torch.randn(7, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    wide = F.linear(x, layer.weight) + 4 * F.linear(F.linear(x, layer.a), layer.b)  # (7, F)
+    push = torch.randn_like(wide)
+    learns = (x, layer.a, layer.b)
+    assert torch.equal(layer(x), wide)
+    ours, theirs = (torch.autograd.grad(y, learns, push) for y in (layer(x), wide))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 def test_merged_equals_unmerged_and_back(tokens):
     model = stirred(add_lora(tiny(), targets=finetuning.MATRICES))
     weights = {name: layer.weight.clone() for name, layer in lora_layers(model).items()}

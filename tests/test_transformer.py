@@ -123,6 +123,12 @@ def test_impossible_sizes_are_refused(fields, says):
         Config.llama(**(SIZES | fields))
 
 
+@pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "none"])
+def test_a_model_in_half_precision_stays_in_it(tokens, position):
+    half = Transformer(Config.llama(**SIZES, position=position)).bfloat16()
+    assert half(tokens).dtype is torch.bfloat16
+
+
 def test_a_sequence_longer_than_the_block_is_refused():
     with pytest.raises(CourseError, match="block_size=24"):
         model("gpt2")(torch.zeros(1, 25, dtype=torch.long))
@@ -145,3 +151,7 @@ def test_rms_norms_gradient_by_hand_is_pytorchs(size):
     torch.testing.assert_close(mine.grad, theirs[0].grad)
     torch.testing.assert_close(norm.weight.grad, theirs[1].grad)
     assert torch.autograd.gradcheck(norm, (x.requires_grad_(),))
+    norm.weight.requires_grad_(False)
+    frozen = x.detach().requires_grad_()
+    norm(frozen).backward(push)
+    assert torch.equal(frozen.grad, mine.grad)
