@@ -107,7 +107,7 @@ def _built(config: dict, name: str, counted: str | None) -> Model:
         from lib import metamodel
     except ImportError:
         raise CourseError(f"model type {family!r} needs transformers to be counted; install it") from None
-    return metamodel.build(config, name, counted, sorted(FAMILIES))
+    return Model(name=name, **metamodel.build(config, counted, sorted(FAMILIES)))
 
 
 def _sane(config, path: str = "") -> None:

@@ -6,6 +6,7 @@ joins matrices that meet the same x, and takes few steps between them. The logit
 """
 
 import contextlib
+import copy
 import math
 import mmap
 import sys
@@ -126,7 +127,7 @@ class Layout:
 
     def __call__(self, *layers: nn.Linear):
         """One function (…, in) → (…, out) for layers that read the same x, their outputs side by side."""
-        weight = torch.cat([layer.weight for layer in layers])  # (out, in)
+        weight = torch.cat([getattr(layer, "effective", layer.weight) for layer in layers])  # (out, in); a LoRA's too
         plain = weight.device.type == "cpu" and weight.dtype == torch.float32
         if self.weights == "int8":
             product = Int8(weight, self.keep)
@@ -146,7 +147,8 @@ def laid_norm(norm: nn.Module):
     """A norm (…, D) → (…, D) in few steps: |x| / √D is the root mean square, and hypot adds eps under the root."""
     D = norm.weight.numel()
     if isinstance(norm, nn.LayerNorm):
-        return lambda x: F.layer_norm(x, (D,), norm.weight, norm.bias, norm.eps)
+        weight, bias, eps = norm.weight.clone(), norm.bias.clone(), norm.eps  # (D,), (D,)
+        return lambda x: F.layer_norm(x, (D,), weight, bias, eps)
     gain, eps = norm.weight * math.sqrt(D), norm.weight.new_tensor(math.sqrt(norm.eps * D))  # (D,), ()
     return lambda x: x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), eps) * gain
 
@@ -214,7 +216,7 @@ class Decoder(Transformer):
         lay = Layout(rows, weights, keep)
         self.config, self.embedding, self.dropout = model.config, model.embedding, nn.Identity()
         if model.config.position == "learned":
-            self.positions = model.positions
+            self.positions = copy.deepcopy(model.positions)
         self.blocks = [LaidBlock(block, lay) for block in model.blocks]
         self.norm, self.head = laid_norm(model.norm), lay(model.head)
         self.steps = weakref.WeakKeyDictionary()  # of a cache: the step that writes into it

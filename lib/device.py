@@ -71,8 +71,10 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5, 
     """Wall time of work(), once it has run to warm up; a GPU is waited for. `of` picks from the repeats."""
 
     def wait() -> None:
-        if device.type != "cpu":
-            getattr(torch, device.type).synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # not the current card, if that is another
+        elif device.type == "mps":
+            torch.mps.synchronize()
 
     taken = []
     for _ in range(repeats + 1):

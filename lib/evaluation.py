@@ -138,7 +138,7 @@ def surprise(
             begin = 0 if done == 1 else max(0, done - window // 2)
             piece = torch.tensor(ids[begin : begin + window], device=device)  # (T,)
             losses = F.cross_entropy(model(piece[None, :-1])[0].float(), piece[1:], reduction="none")  # (T − 1,)
-            nats += losses[done - begin - 1 :].double().sum().item()
+            nats += losses[done - begin - 1 :].cpu().double().sum().item()  # not every device has float64
             done = begin + len(piece)
     finally:
         model.train(training)
@@ -154,13 +154,16 @@ def option_scores(
     An option is known by its first token, so these must differ. before: what every text is preceded by, such as
     examples; it is read once. Each text begins with the token that stood before every text in training.
     """
-    first = [tokenizer.encode(_text(option))[0] for option in options]
+    begins = [tokenizer.encode(_text(option))[:1] for option in options]
+    rows = [tokenizer.encode(text) for text in _texts(texts, "texts")]
+    if not all(begins) or not all(rows):
+        raise CourseError("a text or an option without a single token can't be scored; leave it out")
+    first = [id for [id] in begins]
     if len(set(first)) < len(first) or len(first) < 2:
         raise CourseError("two options or more are told apart by their first tokens; choose other words for them")
-    rows = [tokenizer.encode(text) for text in _texts(texts, "texts")]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # similar lengths together: little filler
     device, scores = model.embedding.weight.device, torch.zeros(len(rows), len(first))
-    begun = KVCache(model.config.n_layer)
+    begun = KVCache(model.config.n_layer, model.config.block_size)
     model.hidden(torch.tensor([tokenizer.encode(f"<|endoftext|>{before}")], device=device), begun)
     for part in (order[i : i + batch] for i in range(0, len(order), batch)):
         T, cache = max(len(rows[i]) for i in part), copy.deepcopy(begun)
@@ -310,7 +313,7 @@ def contaminated(tests: Sequence[str], training: Sequence[str], n: int = 8, shar
 
 
 class Verdicts(NamedTuple):
-    """What a judge said of pairs, each shown in both orders; shares from 0 to 1.
+    """What a judge said of pairs, each shown in both orders; shares from 0 to 1, a tie counted half.
 
     first: the one shown first was preferred (0.5 without bias). consistent: the same answer won in both orders.
     right: the better answer was preferred, over both orders. balanced: the better one was preferred by the mean of
@@ -334,16 +337,16 @@ def try_judge(judge: Callable[[str, str, str], float], pairs: Sequence[tuple[str
         raise CourseError("a judge is tried on (question, better answer, worse answer); pass at least one")
     forth = [_share(judge(question, better, worse), "a verdict") for question, better, worse in pairs]
     back = [_share(judge(question, worse, better), "a verdict") for question, better, worse in pairs]
-    won = [(a > 0.5, b <= 0.5) for a, b in zip(forth, back, strict=True)]  # the better answer's, in each order
-    even = [a + 1 - b > 1 for a, b in zip(forth, back, strict=True)]  # whether it won by the mean of both orders
+    won = [(_ahead(a, 0.5), _ahead(0.5, b)) for a, b in zip(forth, back, strict=True)]  # the better one's, each order
+    even = [_ahead(a, b) for a, b in zip(forth, back, strict=True)]  # whether it won by the mean of both orders
     uneven = [(len(pair[1]) > len(pair[2]), win) for pair, win in zip(pairs, even, strict=True)
               if len(pair[1]) != len(pair[2])]  # fmt: skip
     return Verdicts(
-        first=sum(a + (not b) for a, b in won) / (2 * len(won)),
-        consistent=sum(a == b for a, b in won) / len(won),
+        first=sum(a + 1 - b for a, b in won) / (2 * len(won)),
+        consistent=sum(a * b + (1 - a) * (1 - b) for a, b in won) / len(won),
         right=sum(a + b for a, b in won) / (2 * len(won)),
         balanced=sum(even) / len(even),
-        longer=sum(longer == win for longer, win in uneven) / len(uneven) if uneven else None,
+        longer=sum(win if longer else 1 - win for longer, win in uneven) / len(uneven) if uneven else None,
     )
 
 
@@ -370,6 +373,11 @@ def _scorer(stem: bool):
     from rouge_score.rouge_scorer import RougeScorer  # 0.6 s, for those who ask
 
     return RougeScorer(list(ROUGE), use_stemmer=bool(stem))
+
+
+def _ahead(one: float, other: float) -> float:
+    """1 if the one is larger, 0 if the other is, a half for a tie."""
+    return 0.5 * ((one > other) + (one >= other))
 
 
 def _word_f1(said: Sequence[str], wanted: Sequence[str]) -> float:

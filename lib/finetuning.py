@@ -12,6 +12,8 @@ import contextlib
 import dataclasses
 import json
 import math
+import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,13 +71,18 @@ class LoRALinear(nn.Linear):
         y = super().forward(x)  # (…, out)
         if self.merged or not self.on:
             return y
-        low = F.linear(x, self.a)  # (…, r)
-        return y + self.scale * F.linear(low, self.b)  # (…, out)
+        low = self.scale * F.linear(x, self.a)  # (…, r): scaled where it is narrow
+        return y + F.linear(low, self.b)  # (…, out)
 
     @property
     def change(self) -> Tensor:
         """What is added to the weight, (out, in)."""
         return self.scale * (self.b @ self.a)
+
+    @property
+    def effective(self) -> Tensor:
+        """The one matrix that computes the same, (out, in)."""
+        return self.weight if self.merged or not self.on else self.weight + self.change
 
 
 def add_lora(
@@ -239,7 +246,7 @@ def _their_key(place: str, side: str) -> str:
 
 
 def _sample(model: Transformer) -> list[float]:
-    """Some weights of the base, by which to know it again: 16 of the embedding and 16 of a matrix with no LoRA."""
+    """Some weights of the base, by which to know it again: up to 16 of the embedding and 16 of the last norm."""
     few = [w.detach().flatten()[:: max(1, w.numel() // 16)][:16] for w in (model.embedding.weight, model.norm.weight)]
     return [round(x, 4) for x in torch.cat(few).float().cpu().tolist()]
 
@@ -342,8 +349,9 @@ def load_adapter(model: Transformer, folder: str | Path) -> Transformer:
     if tensors or not found:
         odd = f": it has {min(tensors)}" if tensors else ""
         raise CourseError(f"the adapter in {folder} is for another base model{odd}; load the model it was made for")
-    if sample is not None and not (len(sample) == 32 and torch.allclose(
-        torch.tensor(sample), torch.tensor(_sample(model)), atol=2e-3, rtol=1e-2
+    ours = _sample(model)
+    if sample is not None and not (len(sample) == len(ours) and torch.allclose(
+        torch.tensor(sample), torch.tensor(ours), atol=2e-3, rtol=1e-2
     )):  # fmt: skip
         raise CourseError(
             f"the adapter in {folder} was trained on other base weights than these; load the model it was made for"
@@ -470,9 +478,12 @@ def finetune(
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizers = make_optimizers(model, config)
     history, path = History(), None
-    every = [token for row in rows for token in (*row.tokens, row.prompt)]
-    text = fingerprint(torch.tensor([*every, *(int(1e4 * x) for x in _sample(model))])) if folder is not None else ""
+    text = ""
     if folder is not None:
+        every = [token for row in rows for token in (*row.tokens, row.prompt)]
+        text = fingerprint(torch.tensor([*every, *(int(1e4 * x) for x in _sample(model))]))
+        adds = sorted((place, len(layer.a), layer.scale) for place, layer in lora_layers(model).items())
+        text += f", LoRA {zlib.crc32(repr(adds).encode()):08x}" if adds else ""
         path = Path(folder) / "checkpoint.safetensors"
         if path.exists():
             history = load_checkpoint(path, model, optimizers, config, text)
@@ -481,6 +492,7 @@ def finetune(
         next(batches)
     casts = [prepared(model, config, device)[1] for _ in range(workers)]
     model.train()
+    before, started = history.seconds, time.perf_counter()
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         side_by_side(workers) as work,
@@ -504,6 +516,7 @@ def finetune(
             end_step(model, optimizers, config)
             history.train_loss.append(sum(losses))
             history.tokens += sum(len(row.tokens) for row in chosen)
+            history.seconds = before + time.perf_counter() - started
             done = step + 1
             watch(done, history.train_loss[-1])
             if path is not None and (
@@ -528,29 +541,22 @@ def reply(
 ) -> list[str]:
     """What the model answers to each prompt of ids, greedily, in at most `most` tokens; like lengths go together.
 
-    The LoRA is merged for the time, and the weights are laid out for writing (lib.decoding). workers: threads that
-    share the batches.
+    The weights, a LoRA added in, are laid out for writing (lib.decoding); the model stays as it is. workers: threads
+    that share the batches.
     """
-    apart = [layer for layer in lora_layers(model).values() if not layer.merged and layer.on]
-    if apart:
-        merge(model)
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     batches = [by_length[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-    try:
-        writer = Decoder(model, rows=min(batch_size, len(prompts)))
+    writer = Decoder(model, rows=min(batch_size, len(prompts)))
 
-        def answers(places: list[int]) -> list[str]:
-            tokens, padding = left_pad([prompts[i] for i in places], device=model.embedding.weight.device)
-            out = generate(writer, tokens, most, stop={tokenizer.eos_id}, padding=padding)[:, tokens.size(1) :]
-            ends = [ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids) for ids in out.tolist()]
-            return [tokenizer.decode(ids[:end]).strip() for ids, end in zip(out.tolist(), ends, strict=True)]
+    def answers(places: list[int]) -> list[str]:
+        tokens, padding = left_pad([prompts[i] for i in places], device=model.embedding.weight.device)
+        out = generate(writer, tokens, most, stop={tokenizer.eos_id}, padding=padding)[:, tokens.size(1) :]
+        ends = [ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids) for ids in out.tolist()]
+        return [tokenizer.decode(ids[:end]).strip() for ids, end in zip(out.tolist(), ends, strict=True)]
 
-        with side_by_side(workers) as work:
-            said = [text for some in work(answers, batches) for text in some]
-        return [text for _, text in sorted(zip(by_length, said, strict=True))]
-    finally:
-        if apart:
-            unmerge(model)
+    with side_by_side(workers) as work:
+        said = [text for some in work(answers, batches) for text in some]
+    return [text for _, text in sorted(zip(by_length, said, strict=True))]
 
 
 def summarise(model: Transformer, tokenizer, conversations: Sequence[str], **options) -> list[str]:

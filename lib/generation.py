@@ -9,12 +9,17 @@ from torch import Tensor
 from lib.errors import CourseError
 from lib.transformer import Transformer
 
+HALF = "\ufffd"  # what a decoder puts for half a character
+
 
 class LayerCache:
-    """One layer's keys and values, in a buffer that doubles when full, so that appending seldom copies."""
+    """One layer's keys and values, in a buffer that doubles when full, so that appending seldom copies.
 
-    def __init__(self):
-        self.length = 0
+    limit: the most positions that it will ever hold, where that is known.
+    """
+
+    def __init__(self, limit: int | None = None):
+        self.length, self.limit = 0, limit
         self.k: Tensor | None = None
         self.v: Tensor | None = None
 
@@ -35,16 +40,19 @@ class LayerCache:
 
     def _grown(self, old: Tensor, n: int) -> Tensor:
         B, K, _, Dh = old.shape
-        buffer = old.new_zeros(B, K, -(-2 * (self.length + n) // 64) * 64, Dh)  # (B, K, room, Dh)
+        needed = self.length + n
+        room = -(-2 * needed // 64) * 64
+        room = room if self.limit is None else max(needed, min(room, self.limit))
+        buffer = old.new_zeros(B, K, room, Dh)  # (B, K, room, Dh)
         buffer[:, :, : self.length] = old[:, :, : self.length]
         return buffer
 
 
 class KVCache:
-    """What a model remembers of the tokens it has read: one LayerCache a layer."""
+    """What a model remembers of the tokens it has read: one LayerCache a layer. limit: the model's block_size."""
 
-    def __init__(self, n_layer: int):
-        self.layers = [LayerCache() for _ in range(n_layer)]
+    def __init__(self, n_layer: int, limit: int | None = None):
+        self.layers = [LayerCache(limit) for _ in range(n_layer)]
 
     @property
     def length(self) -> int:
@@ -117,6 +125,7 @@ def choose(
     """Pick one token a row: logits (B, V) → (B, 1). Temperature None is greedy: the likeliest."""
     if temperature is None:
         return logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+    temperature = max(temperature, 1e-30)  # the likeliest long before; smaller ones overflow
     logits = cut_tail(logits.float() / temperature, top_k, top_p, min_p)  # (B, V)
     # Gumbel's trick on the CPU: one generator gives the same text on every device.
     noise = torch.rand(logits.shape, generator=rng).clamp_min(1e-20).to(logits.device)  # (B, V)
@@ -189,7 +198,7 @@ def stream(
     was_training = model.training
     model.eval()
     rng = torch.Generator().manual_seed(seed)
-    cache = KVCache(model.config.n_layer)
+    cache = KVCache(model.config.n_layer, model.config.block_size)
     try:
         for _ in range(max_new_tokens):
             x, _ = model.hidden(tokens, cache, padding=padding)  # (B, T, D)
@@ -216,9 +225,57 @@ def generate(model: Transformer, tokens: Tensor, max_new_tokens: int, stop: Coll
     for token in stream(model, tokens, max_new_tokens, **options):
         pieces.append(torch.where(done, pieces[-1][:, -1:], token))  # (B, 1)
         done = done | torch.isin(token, ending)
-        if done.all():
+        if stop and done.all():  # asking makes a GPU wait
             break
     return torch.cat(pieces, dim=1)  # (B, T + n)
+
+
+class Text:
+    """Tokens in, text out as soon as it is sure: whole characters, and nothing that may become a stop string.
+
+    after: what the text goes on from, so that a space between the two is not lost.
+    """
+
+    def __init__(self, tokenizer, stop: Sequence[str] = (), after: Sequence[int] = ()):
+        self.tokenizer, self.stop = tokenizer, stop
+        self.ids = [int(id) for id in after]  # those that the next text depends on
+        self.known = len(self.ids)  # how many of them are out as text; they stay, for some decoders look one token back
+        self.held = ""  # text that may be the beginning of a stop string
+        self.stopped = False
+
+    def add(self, id: int) -> str:
+        """The text that this token makes sure; "" where it is too early to say."""
+        self.ids.append(id)
+        new = self._new()
+        if not new or new.endswith(HALF):
+            return ""
+        self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
+        return self._sift(new)
+
+    def end(self) -> str:
+        """What was held back, now that no more comes."""
+        text = self._sift(self._new())
+        text, self.held, self.ids, self.known = text + self.held, "", [], 0
+        return text
+
+    def _new(self) -> str:
+        before = self.tokenizer.decode(self.ids[: self.known])
+        return self.tokenizer.decode(self.ids)[len(before) :]
+
+    def _sift(self, new: str) -> str:
+        text = self.held + new
+        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
+        if found:
+            self.held, self.stopped = "", True
+            return text[: min(found)]
+        held = max((_overlap(text, stop) for stop in self.stop), default=0)
+        self.held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of the text are the beginning of the stop string."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 def stream_text(
@@ -229,18 +286,11 @@ def stream_text(
     Ends before the first token in `stop`. Options are those of `stream`.
     """
     tokens, _ = left_pad([ids], device=model.embedding.weight.device)  # (1, T)
-    pending: list[int] = []  # tokens whose last character is not complete
-    shown = 0  # characters of them that are out already
+    text = Text(tokenizer, after=ids[-1:])
     for token in stream(model, tokens, max_new_tokens, **options):
         if token.item() in stop:
             break
-        pending.append(token.item())
-        text = tokenizer.decode(pending)
-        whole = text.rstrip("\ufffd")  # what a decoder puts for half a character
-        if len(whole) > shown:
-            yield whole[shown:]
-            shown = len(whole)
-        if whole == text:
-            pending, shown = [], 0
-    if rest := tokenizer.decode(pending)[shown:]:
+        if piece := text.add(token.item()):
+            yield piece
+    if rest := text.end():
         yield rest

@@ -12,12 +12,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 
-from lib.counting import Model
 from lib.errors import CourseError
 
 
-def build(config: dict, name: str, counted: str | None, known: list[str]) -> Model:
-    """Count a model by building it. Never runs code that a config brings along; raises CourseError if it cannot."""
+def build(config: dict, counted: str | None, known: list[str]) -> dict:
+    """Count a model by building it: the fields of a counting.Model, but its name.
+
+    Never runs code that a config brings along; raises CourseError if it cannot be built.
+    """
     family = config["model_type"]
     fields = {k: v for k, v in config.items() if k not in ("model_type", "auto_map", "quantization_config")}
     try:
@@ -47,8 +49,8 @@ def build(config: dict, name: str, counted: str | None, known: list[str]) -> Mod
     V = _first(text, "vocab_size") or 0
     width = getattr(text, "sliding_window", None)
     kinds = getattr(text, "layer_types", None) or [None] * L
-    return Model(
-        name=name, family=family, counted=type(model).__name__,
+    return dict(
+        family=family, counted=type(model).__name__,
         kind="encoder-decoder" if made.is_encoder_decoder else "decoder" if _writes(model) else "encoder",
         n_layer=L, d_model=D, n_head=H, n_kv_head=_first(text, "num_key_value_heads") or H,
         head_dim=_first(text, "head_dim") or D // H, d_ff=_first(text, "intermediate_size", "n_inner", "d_ff") or 4 * D,

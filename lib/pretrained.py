@@ -5,6 +5,7 @@ the switches in Config and the names of the tensors, so a family is two small ta
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,26 +67,41 @@ def _int(theirs: Mapping, *names: str, default: int | None = None) -> int:
     return default
 
 
+def _float(theirs: Mapping, name: str, default: float) -> float:
+    value = default if theirs.get(name) is None else theirs[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise CourseError(f"config field {name} should be a positive number, not {value!r}")
+    return float(value)
+
+
 def _rope_theta(theirs: Mapping) -> float:
     """Rotary base, from transformers 5's `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
     rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise CourseError(f"rotary scaling should be an object, not {rope!r}; use a model with plain rotary positions")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise CourseError(f"rotary scaling {kind!r} is not supported; use a model with plain rotary positions")
-    return float(rope.get("rope_theta", theirs.get("rope_theta", 10000.0)))
+    return _float(rope if "rope_theta" in rope else theirs, "rope_theta", 10000.0)
 
 
 def _window(theirs: Mapping, family: str) -> int | None:
-    """The sliding window, if all layers share one; the Transformer has no other kind."""
-    window = theirs.get("sliding_window")
-    if family == "mistral" or window is None:
-        return window if family == "mistral" else None
-    if not theirs.get("use_sliding_window"):
+    """The sliding window, if all layers share one; the Transformer has no other kind. Defaults are transformers'."""
+    used = family == "mistral" or (family == "qwen2" and theirs.get("use_sliding_window"))
+    if not used or theirs.get("sliding_window", 4096) is None:
         return None
-    kinds = set(theirs.get("layer_types") or ())
-    if len(kinds) > 1:
+    window = _int(theirs, "sliding_window", default=4096)
+    if family == "mistral":
+        return window
+    L, kinds = _int(theirs, "num_hidden_layers"), theirs.get("layer_types")
+    if kinds is None:  # older files: the first layers see everything
+        whole = 0 if theirs.get("max_window_layers") == 0 else _int(theirs, "max_window_layers", default=28)
+        kinds = ["full_attention" if i < whole else "sliding_attention" for i in range(L)]
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise CourseError(f"config field layer_types should be a list of names, not {kinds!r}")
+    if len(set(kinds)) > 1:
         raise CourseError("layers with and without a sliding window are mixed, which is not supported")
-    return window if kinds == {"sliding_attention"} else None
+    return window if "sliding_attention" in kinds else None
 
 
 def config_from_hf(theirs: Mapping) -> Config:
@@ -94,7 +110,7 @@ def config_from_hf(theirs: Mapping) -> Config:
     if family not in FAMILIES:
         raise CourseError(f"model family {family!r} is not supported; choose one of {', '.join(FAMILIES)}")
     activation = theirs.get("activation_function" if family == "gpt2" else "hidden_act")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise CourseError(f"activation {activation!r} is not supported; known are {', '.join(ACTIVATIONS)}")
     shared = dict(vocab_size=_int(theirs, "vocab_size"), activation=ACTIVATIONS[activation])
     if family == "gpt2":
@@ -107,7 +123,7 @@ def config_from_hf(theirs: Mapping) -> Config:
             n_head=_int(theirs, "n_head"),
             d_model=_int(theirs, "n_embd"),
             d_ff=_int(theirs, "n_inner", default=4 * _int(theirs, "n_embd")),
-            norm_eps=theirs.get("layer_norm_epsilon", 1e-5),
+            norm_eps=_float(theirs, "layer_norm_epsilon", 1e-5),
             tie=theirs.get("tie_word_embeddings", True),
         )
     n_head, d_model = _int(theirs, "num_attention_heads"), _int(theirs, "hidden_size")
@@ -117,10 +133,10 @@ def config_from_hf(theirs: Mapping) -> Config:
         n_layer=_int(theirs, "num_hidden_layers"),
         n_head=n_head,
         n_kv_head=_int(theirs, "num_key_value_heads", default=n_head),
-        head_dim=theirs.get("head_dim"),
+        head_dim=None if theirs.get("head_dim") is None else _int(theirs, "head_dim"),
         d_model=d_model,
         d_ff=_int(theirs, "intermediate_size"),
-        norm_eps=theirs.get("rms_norm_eps", 1e-6),
+        norm_eps=_float(theirs, "rms_norm_eps", 1e-6),
         rope_theta=_rope_theta(theirs),
         qkv_bias=family == "qwen2" or bool(theirs.get("attention_bias")),
         out_bias=family != "qwen2" and bool(theirs.get("attention_bias")),
@@ -142,6 +158,8 @@ def config_to_hf(config: Config) -> dict:
     if (config.norm, config.position, config.mlp, *biases) == ("layer", "learned", "plain", True, True, True):
         if config.n_kv_head != config.n_head or config.sliding_window:
             raise CourseError("GPT-2 has neither grouped heads nor a sliding window; use Config.llama for those")
+        if config.n_head * config.head_dim != config.d_model:
+            raise CourseError("GPT-2's heads together are as wide as the model; use Config.llama for another head_dim")
         return shared | dict(
             model_type="gpt2",
             architectures=["GPT2LMHeadModel"],
@@ -201,18 +219,22 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
     state = {}
     with torch.device("meta"):
         expected = Transformer(config).state_dict()
+
+    def found(name: str) -> Tensor | None:
+        """The tensor of that name; the hub's own gpt2 files leave the first word out."""
+        return theirs.get(name, theirs.get(name.removeprefix("transformer.")))
+
     for ours, blank in expected.items():
         if gpt2 and ours.split(".")[-2] in ("q", "k", "v"):
             name = f"transformer.h.{ours.split('.')[1]}.attn.c_attn.{ours.rsplit('.', 1)[1]}"
             part = "qkv".index(ours.split(".")[-2])
-            tensor = theirs[name].chunk(3, dim=-1)[part] if name in theirs else None  # (D, D) or (D,)
+            joined = found(name)  # (D, 3D) or (3D,)
+            tensor = None if joined is None else joined.tensor_split(3, dim=-1)[part]  # (D, D) or (D,)
         else:
             name = _their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)
             if ours == "head.weight" and config.tie:
                 name = _their_name("embedding.weight", GPT2_NAMES if gpt2 else LLAMA_NAMES)
-            if gpt2 and name not in theirs:
-                name = name.removeprefix("transformer.")  # the hub's own gpt2 files leave it out
-            tensor = theirs.get(name)
+            tensor = found(name)
         if tensor is None:
             raise CourseError(f"the weights lack {name!r}; are they whole, and of this config's family?")
         if gpt2 and ours.endswith(".weight") and tensor.ndim == 2 and "blocks" in ours:
@@ -223,13 +245,20 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
     return state
 
 
+@torch.no_grad()
 def state_to_hf(model: Transformer) -> dict[str, Tensor]:
-    """Our state dict under Hugging Face's names, a tied head left out."""
+    """Our state dict under Hugging Face's names, a tied head left out, a LoRA added in."""
     gpt2 = model.config.position == "learned"
+    lora = {name: layer for name, layer in model.named_modules() if hasattr(type(layer), "effective")}
     theirs = {}
     for ours, tensor in model.state_dict().items():
-        if (ours == "head.weight" and model.config.tie) or (gpt2 and ours.split(".")[-2] in ("q", "k", "v")):
+        place, kind = ours.rsplit(".", 1)
+        if (ours == "head.weight" and model.config.tie) or (gpt2 and place.split(".")[-1] in ("q", "k", "v")):
             continue
+        if kind in ("a", "b"):
+            continue
+        if kind == "weight" and place in lora:
+            tensor = lora[place].effective  # (out, in)
         if gpt2 and any(part in ours for part in GPT2_TRANSPOSED) and tensor.ndim == 2:
             tensor = tensor.T  # (out, in) → (in, out)
         theirs[_their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)] = tensor.contiguous()
@@ -237,8 +266,9 @@ def state_to_hf(model: Transformer) -> dict[str, Tensor]:
         for i, block in enumerate(model.blocks):
             parts = (block.attention.q, block.attention.k, block.attention.v)
             name = f"transformer.h.{i}.attn.c_attn"
-            theirs[f"{name}.weight"] = torch.cat([p.weight.detach().T for p in parts], dim=1).contiguous()  # (D, 3D)
-            theirs[f"{name}.bias"] = torch.cat([p.bias.detach() for p in parts])  # (3D,)
+            weights = [getattr(p, "effective", p.weight).T for p in parts]  # (D, D) each
+            theirs[f"{name}.weight"] = torch.cat(weights, dim=1).contiguous()  # (D, 3D)
+            theirs[f"{name}.bias"] = torch.cat([p.bias for p in parts])  # (3D,)
     return theirs
 
 
@@ -278,8 +308,12 @@ def load(folder: str | Path) -> Transformer:
     """
     folder = Path(folder)
     config = config_from_hf(_read_json(folder / "config.json"))
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    index, names = folder / "model.safetensors.index.json", ["model.safetensors"]
+    if index.exists():
+        files = _read_json(index).get("weight_map")
+        if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+            raise CourseError(f"{index} names no files of weights; fetch the model again")
+        names = sorted(set(files.values()))
     theirs: dict[str, Tensor] = {}
     for name in names:
         try:

@@ -54,9 +54,10 @@ class Step:
         self.at.fill_(position)
         if not tokens.is_cuda:
             return self.compute()
-        if self.graph is None:
-            self.record()
-        self.graph.replay()
+        with torch.cuda.device(self.buffer.device):  # streams and recordings are those of the current card
+            if self.graph is None:
+                self.record()
+            self.graph.replay()
         return self.x.clone()  # (B, 1, D): the next step writes over x
 
     def compute(self) -> Tensor:
@@ -83,7 +84,9 @@ class Step:
                 self.compute()  # kernels are loaded, and libraries take their memory, outside the recording
                 graph = torch.cuda.CUDAGraph()
                 graph.capture_begin(capture_error_mode="thread_local")
-                self.x = self.compute()  # (B, 1, D)
-                graph.capture_end()
+                try:
+                    self.x = self.compute()  # (B, 1, D)
+                finally:
+                    graph.capture_end()  # or nothing else could be recorded
             here.wait_stream(stream)
         self.graph = graph

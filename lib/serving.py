@@ -24,13 +24,11 @@ from torch import Tensor
 
 from lib.attention import Context
 from lib.decoding import Decoder
-from lib.embedding import rotary_angles, sinusoidal
 from lib.errors import CourseError
-from lib.generation import check_sampling, choose
+from lib.generation import Text, check_sampling, choose
 from lib.transformer import Config, Transformer
 
 ROUND = 64  # looked-up lengths are multiples of this, so that sums come out alike whoever else is in the batch
-HALF = "\ufffd"  # what a decoder puts for half a character
 
 
 @dataclass(frozen=True)
@@ -70,51 +68,6 @@ class Full(Exception):
 
 class Closed(Exception):
     """The engine takes no more requests."""
-
-
-class Text:
-    """Tokens in, text out as soon as it is sure: whole characters, and nothing that may become a stop string."""
-
-    def __init__(self, tokenizer, stop: Sequence[str] = ()):
-        self.tokenizer, self.stop = tokenizer, stop
-        self.ids: list[int] = []  # those that the next text depends on
-        self.known = 0  # how many of them are out as text; they stay, for some decoders look one token back
-        self.held = ""  # text that may be the beginning of a stop string
-        self.stopped = False
-
-    def add(self, id: int) -> str:
-        """The text that this token makes sure; "" where it is too early to say."""
-        self.ids.append(id)
-        new = self._new()
-        if not new or new.endswith(HALF):
-            return ""
-        self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
-        return self._sift(new)
-
-    def end(self) -> str:
-        """What was held back, now that no more comes."""
-        text = self._sift(self._new())
-        text, self.held, self.ids, self.known = text + self.held, "", [], 0
-        return text
-
-    def _new(self) -> str:
-        before = self.tokenizer.decode(self.ids[: self.known])
-        return self.tokenizer.decode(self.ids)[len(before) :]
-
-    def _sift(self, new: str) -> str:
-        text = self.held + new
-        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.held, self.stopped = "", True
-            return text[: min(found)]
-        held = max((_overlap(text, stop) for stop in self.stop), default=0)
-        self.held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text are the beginning of the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class Rows:
@@ -237,6 +190,11 @@ class Engine:
                 f"a prompt of {len(request.prompt)} tokens and {request.max_new_tokens} new ones exceed the context of "
                 f"{self.context}; shorten one of them"
             )
+        V = self.model.config.vocab_size
+        if min(request.prompt) < 0 or max(request.prompt) >= V:
+            raise CourseError(f"a prompt's ids are 0 to {V - 1}; encode it with the tokenizer the model was made for")
+        if not isinstance(request.seed, int) or not -(2**63) <= request.seed < 2**63:
+            raise CourseError(f"a seed is a whole number of 64 bits, not {request.seed!r}")
         if any(not stop for stop in request.stop):
             raise CourseError("an empty stop string would stop everything; leave it out")
         with self._changed:
@@ -313,7 +271,7 @@ class Engine:
             for request in gone:
                 self._waiting.remove(request)
         for request in gone:
-            request.listener(Piece("", 0, "cancelled" if request.cancelled else "closed"))
+            self._tell(request, Piece("", 0, "cancelled" if request.cancelled else "closed"))
         for seat in [*self._writing, self._reading]:
             if seat is not None and seat.request.cancelled:
                 self._end(seat, "cancelled")
@@ -356,15 +314,8 @@ class Engine:
         mask = distance >= 0  # (B, T, S): oneself, and what came before
         if config.sliding_window:
             mask &= distance < config.sliding_window
-        rotary = None
-        x = model.embedding(torch.tensor(tokens, device=device))  # (B, T, D)
-        if config.position == "rotary":
-            rotary = tuple(part[:, None] for part in rotary_angles(places, config.head_dim, config.rope_theta))
-        elif config.position == "learned":
-            x = x + model.positions(places)  # (B, T, D)
-        elif config.position == "sinusoidal":
-            x = x + sinusoidal(places.flatten(), config.d_model).view_as(x)  # (B, T, D)
-        context = Context(rotary, mask=mask[:, None])  # (B, 1, T, Dh/2) each, (B, 1, T, S)
+        x = model.embed(torch.tensor(tokens, device=device), places)  # (B, T, D)
+        context = Context(model.rotary(places), mask=mask[:, None])  # (B, 1, T, Dh/2) each, (B, 1, T, S)
         for block, layer in zip(model.blocks, self.rows.layers(first, places, end), strict=True):
             x = block(x, context, layer)  # (B, T, D)
         return model.head(model.norm(x[:, -1]))  # (B, V)
@@ -387,13 +338,21 @@ class Engine:
             elif seat.tokens == request.max_new_tokens:
                 self._end(seat, "length", text)
             elif text:
-                request.listener(Piece(text, seat.tokens))
+                self._tell(request, Piece(text, seat.tokens))
         self._leave()
+
+    def _tell(self, request: Request, piece: Piece) -> None:
+        """Pass a piece on. A listener's own fault costs its own request, nobody else's."""
+        try:
+            request.listener(piece)
+        except Exception:
+            logging.getLogger(__name__).exception("a listener failed; its request is cancelled")
+            request.cancelled = True
 
     def _end(self, seat: Seat, finish: str, text: str = "") -> None:
         text += "" if seat.text.stopped else seat.text.end()
         seat.finish = "stop" if seat.text.stopped else finish
-        seat.request.listener(Piece(text, seat.tokens, seat.finish))
+        self._tell(seat.request, Piece(text, seat.tokens, seat.finish))
 
     def _leave(self) -> None:
         """Take away the seats that have ended; the last ones move into the gaps, so that rows stay side by side."""
@@ -412,7 +371,6 @@ class Engine:
         logging.getLogger(__name__).error("a step failed; the requests that were in it are lost", exc_info=fault)
         for seat in [*self._writing, self._reading]:
             if seat is not None and not seat.finish:
-                with contextlib.suppress(Exception):
-                    seat.request.listener(Piece(f"{type(fault).__name__}: {fault}", seat.tokens, "error"))
+                self._tell(seat.request, Piece(f"{type(fault).__name__}: {fault}", seat.tokens, "error"))
         self._writing, self._reading = [], None
         self.rows.release()

@@ -18,7 +18,7 @@ from lib import dialogues
 from lib.dialogues import Example
 from lib.errors import CourseError
 from lib.finetuning import finetune, rows
-from lib.tokenizer import BPETokenizer
+from lib.tokenizer import BPETokenizer, are_merges
 from lib.training import History, TrainConfig, no_progress
 from lib.transformer import Config, Transformer
 
@@ -127,7 +127,10 @@ def load(path: str | Path = FILE) -> tuple[Transformer, SpecialistTokenizer]:
             about = json.loads(file.metadata()["specialist"])
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}
         model = Transformer(Config(**about["config"]))
-        model.load_state_dict(tensors | {"head.weight": tensors["embedding.weight"]})
+        tensors.setdefault("head.weight", tensors["embedding.weight"])  # a tied head is not kept
+        model.load_state_dict(tensors)
+        if not are_merges(about["pairs"]):
+            raise ValueError("its pairs are no merges")
         words = BPETokenizer(map(tuple, about["pairs"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         why = " ".join(str(error).split())[:200]

@@ -240,7 +240,7 @@ class BPETokenizer:
             saved = json.loads(_read(path))
         except (ValueError, RecursionError):
             saved = None
-        if isinstance(saved, dict) and saved.get("format") == FORMAT and _are_merges(saved.get("merges")):
+        if isinstance(saved, dict) and saved.get("format") == FORMAT and are_merges(saved.get("merges")):
             return cls(map(tuple, saved["merges"]))
         raise CourseError(f"{path} is not a tokenizer's file; give one that BPETokenizer.save wrote")
 
@@ -392,7 +392,7 @@ def _read(path: str | os.PathLike) -> str:
         raise CourseError(f"cannot read {path} ({error.strerror}); check the path") from None
 
 
-def _are_merges(pairs: object) -> bool:
+def are_merges(pairs: object) -> bool:
     """Whether each entry is two ids older than its own, none comes twice, and the tokens fit in memory."""
     if not isinstance(pairs, list):
         return False

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import re
 import time
 import zlib
 from collections.abc import Callable, Iterable
@@ -329,6 +330,7 @@ def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainCon
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         version = about["version"]
         saved = about if version != 1 else {part: about[part] for part in ("model", "train", "text", "history")}
+        history = History(**saved["history"]) if version == 1 else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())
         raise CourseError(f"{path} is not a whole checkpoint ({why}); delete it to start anew") from None
@@ -344,23 +346,31 @@ def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainCon
                     f"match it, or delete the checkpoint to start anew"
                 )
     if saved["text"] != text:
+        what = "text or LoRA" if "LoRA" in f"{saved['text']} {text}" else "text"
         raise CourseError(
-            f"{path} was made from another text ({saved['text']}; this one has {text}); "
+            f"{path} was made from another {what} ({saved['text']}; this one has {text}); "
             f"match it, or delete the checkpoint to start anew"
         )
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}  # what is frozen is not kept
     if lost := [name for name in parameters if f"model/{name}" not in tensors]:
         raise CourseError(f"{path} is not a whole checkpoint ({lost[0]} is missing); delete it to start anew")
+    slots = {}  # of a key: the optimizer, what it keeps there, and of which parameter
+    for key, value in tensors.items():
+        part, _, name = key.rpartition("/")
+        of_optimizer, p = re.fullmatch(r"optimizer/(\d+)/(\w+)", part), parameters.get(name)
+        known = part == "model" or (of_optimizer and int(of_optimizer[1]) < len(optimizers))
+        if not known or p is None or (value.shape != p.shape and (part == "model" or value.ndim)):
+            raise CourseError(f"{path} is of another model ({key} does not fit); delete it to start anew")
+        if of_optimizer:
+            slots[key] = optimizers[int(of_optimizer[1])], of_optimizer[2], p
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(cut(tensors[f"model/{name}"], like=p))
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, i, slot, name = key.split("/", 3)
-            p = parameters[name]
-            # The fused AdamW's step count too, which is nobody's share.
-            optimizers[int(i)].state[p][slot] = cut(value, like=p) if value.ndim else value.to(p.device)
-    return History(**saved["history"])
+    for key, (optimizer, slot, p) in slots.items():
+        value = tensors[key]
+        # The fused AdamW's step count too, which is nobody's share.
+        optimizer.state[p][slot] = cut(value, like=p) if value.ndim else value.to(p.device)
+    return history
 
 
 def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -485,9 +495,12 @@ def train(
             begin_step(optimizers, config, step, team.rank)
             loss = torch.zeros((), device=device)
             x, y = corpus.batches(train_tokens, rows_in_step, config.block_size, config.seed, step)  # (A·B, T) each
+            if hurried := device.type == "cuda" and not x.is_cuda:  # the GPU fetches them itself; nobody waits
+                x, y = x.pin_memory(), y.pin_memory()  # (A·B, T) each
             for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
+                inputs, targets = (part[rows].to(device, non_blocking=hurried) for part in (x_part, y_part))  # (B, T)
                 with cast:
-                    piece = next_token_loss(run, x_part[rows].to(device), y_part[rows].to(device))  # ()
+                    piece = next_token_loss(run, inputs, targets)  # ()
                 piece = piece / config.accumulate
                 if team.size > 1:
                     piece = piece * share  # a mean over this process's rows, weighted by how many they are

@@ -88,6 +88,10 @@ class Config:
             self.head_dim = self.d_model // self.n_head
         if self.d_ff is None:
             self.d_ff = 8 * self.d_model // 3 if self.mlp == "gated" else 4 * self.d_model
+        for field in ("head_dim", "d_ff", "sliding_window"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise CourseError(f"{field} must be at least 1, not {value}")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -113,9 +117,10 @@ class _RMSNormWithGradient(torch.autograd.Function):
     def backward(ctx, gradient: Tensor):
         x, weight, scale = ctx.saved_tensors
         unit = x * scale  # (…, D)
-        along = ((gradient * unit) @ weight).unsqueeze(-1).div_(x.size(-1))  # (…, 1): growing x changes nothing
+        slope = gradient * unit  # (…, D)
+        along = (slope @ weight).unsqueeze(-1).div_(x.size(-1))  # (…, 1): growing x changes nothing
         for_x = torch.addcmul(gradient * weight, unit, along, value=-1).mul_(scale)  # (…, D)
-        return for_x, (gradient * unit).flatten(0, -2).sum(0), None
+        return for_x, slope.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
 
 
 class RMSNorm(nn.Module):
@@ -222,7 +227,7 @@ class Transformer(nn.Module):
         if self.config.position == "learned":
             x = x + self.positions(positions)  # (B, T, D)
         elif self.config.position == "sinusoidal":
-            waves = sinusoidal(positions.flatten(), self.config.d_model)  # (T, D) or (B·T, D)
+            waves = sinusoidal(positions.flatten(), self.config.d_model).to(x.dtype)  # (T, D) or (B·T, D)
             x = x + waves.unflatten(0, positions.shape)  # (B, T, D)
         return self.dropout(x)
 

@@ -36,7 +36,7 @@ def test_it_writes_what_generate_writes(folder, capsys):
     assert ended("--model", str(folder), "--prompt", "a b", "--max-new-tokens", "6") == 0
     model = pretrained.load(folder)
     want = generation.generate(model, torch.tensor([[0, 1]]), 6)[0, 2:].tolist()
-    assert capsys.readouterr().out == "a b" + "".join("abc?"[id] for id in want) + "\n"
+    assert capsys.readouterr().out == "a b" + "".join(" " + "abc?"[id] for id in want) + "\n"
 
 
 def test_sampling_options_arrive(folder, capsys):
@@ -63,7 +63,7 @@ def test_it_streams(folder, capsys, monkeypatch):
 
 def test_by_default_it_writes_until_the_block_is_full(folder, capsys):
     assert ended("--model", str(folder), "--prompt", "a b") == 0
-    assert len(capsys.readouterr().out) == len("a b") + 14 + 1
+    assert len(capsys.readouterr().out) == len("a b") + 14 * len(" b") + 1
 
 
 @pytest.mark.parametrize("kind", [CharTokenizer, BPETokenizer])

@@ -7,6 +7,7 @@ from lib import decoding
 from lib.decoding import Decoder
 from lib.errors import CourseError
 from lib.generation import KVCache, generate, left_pad
+from lib.replay import Step
 from lib.transformer import Config, Transformer
 
 SIZES = dict(vocab_size=1056, block_size=48, n_layer=2, n_head=4, d_model=64, d_ff=160)
@@ -91,8 +92,26 @@ def test_recorded_steps_on_a_gpu(kind):
         assert step.graph is not None
 
 
-def test_it_is_a_copy():
-    model = made("llama")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_fault_while_recording_does_not_keep_others_from_it(monkeypatch):
+    fast = Decoder(made("llama").cuda())
+    tokens, compute, calls = torch.tensor([[1, 2, 3]], device="cuda"), Step.compute, []
+
+    def fragile(step):
+        calls.append(step)
+        if len(calls) == 2:  # the first is the warm-up
+            raise MemoryError("no room")
+        return compute(step)
+
+    monkeypatch.setattr(Step, "compute", fragile)
+    with pytest.raises(MemoryError):
+        generate(fast, tokens, 5)
+    assert generate(fast, tokens, 5).shape == (1, 8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_a_copy(kind):
+    model = made(kind)
     fast, tokens = Decoder(model), torch.tensor([[1, 2, 3]])
     before = fast(tokens).clone()
     for name, p in model.named_parameters():

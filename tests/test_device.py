@@ -41,6 +41,13 @@ def test_seconds_is_a_median_without_the_first_call():
     assert next(naps, None) is None
 
 
+def test_the_card_that_is_timed_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: waited.append(device))
+    seconds(lambda: None, torch.device("cuda:1"), repeats=1)
+    assert waited == [torch.device("cuda:1")] * 4
+
+
 def test_ceilings_are_what_a_product_and_a_copy_reach():
     with threads(1):
         flops, bandwidth = ceilings(torch.device("cpu"), n=256)

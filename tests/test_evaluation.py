@@ -247,13 +247,16 @@ def test_overlap_by_hand():
 def test_judges_with_known_habits():
     pairs = [("q", "long and good", "bad"), ("q", "good", "long and bad"), ("q", "good", "evil")]
     first = try_judge(lambda question, one, other: 0.9, pairs)
-    assert first == (1.0, 0.0, 0.5, 0.0, 0.5)
+    assert first == (1.0, 0.0, 0.5, 0.5, 0.5)
     second = try_judge(lambda question, one, other: 0.1, pairs)
-    assert second == (0.0, 0.0, 0.5, 0.0, 0.5)
+    assert second == (0.0, 0.0, 0.5, 0.5, 0.5)
+    assert try_judge(lambda question, one, other: 0.5, pairs) == (0.5, 0.5, 0.5, 0.5, 0.5), "without any bias"
     fair = try_judge(lambda question, one, other: float("good" in one), pairs)
     assert fair == (0.5, 1.0, 1.0, 1.0, 0.5)
     wordy = try_judge(lambda question, one, other: float(len(one) > len(other)), pairs[:2])
     assert wordy == (0.5, 1.0, 0.5, 0.5, 1.0)
+    torn = try_judge(lambda question, one, other: 1.0 if "good" in one else 0.5, pairs)
+    assert torn == (0.75, 0.5, 0.75, 1.0, 0.5)
     placed = try_judge(lambda question, one, other: 0.8 + 0.1 * ("good" in one), pairs)
     assert placed == (1.0, 0.0, 0.5, 1.0, 0.5), "by the mean of both orders a bias for the place cancels"
     assert try_judge(lambda *_: 1.0, pairs[2:]).longer is None
@@ -273,6 +276,9 @@ def test_options_are_scored_as_if_each_text_stood_alone(reader):
             torch.testing.assert_close(row, want)
     with pytest.raises(CourseError, match="first tokens"):
         evaluation.option_scores(reader, Bytes(), texts, ["pq", "pr"])
+    for empty in (dict(texts=["ab", ""], options=options), dict(texts=texts, options=["p", ""])):
+        with pytest.raises(CourseError, match="without a single token"):
+            evaluation.option_scores(reader, Bytes(), **empty)
 
 
 def test_model_judge_gives_a_chance(reader):

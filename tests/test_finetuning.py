@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lib import dialogues, finetuning, pretrained
+from lib.decoding import Decoder
 from lib.dialogues import Example
 from lib.errors import CourseError
 from lib.finetuning import (
@@ -80,6 +81,18 @@ def test_an_untrained_lora_changes_nothing_and_a_trained_one_is_the_paper_s_form
     want = x @ (layer.weight + 6 / 2 * layer.b @ layer.a).T  # (3, 5, F)
     assert torch.allclose(layer(x), want, atol=1e-5)
     assert not torch.allclose(model(tokens), before, atol=1e-2)
+
+
+def test_scaling_where_it_is_narrow_changes_no_bit():
+    """The course's own α / r is 4, a power of two."""
+    layer = stirred(add_lora(tiny(), rank=8, alpha=32)).blocks[0].mlp.up
+    x = torch.randn(7, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    wide = F.linear(x, layer.weight) + 4 * F.linear(F.linear(x, layer.a), layer.b)  # (7, F)
+    push = torch.randn_like(wide)
+    learns = (x, layer.a, layer.b)
+    assert torch.equal(layer(x), wide)
+    ours, theirs = (torch.autograd.grad(y, learns, push) for y in (layer(x), wide))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_merged_equals_unmerged_and_back(tokens):
@@ -175,6 +188,12 @@ def test_saved_and_loaded_adapters_compute_the_same(tmp_path, tokens):
         assert torch.allclose(half(tokens), model(tokens), atol=1e-2)
     files = [path / "adapter_model.safetensors" for path in (tmp_path / "half", tmp_path / "full")]
     assert files[0].stat().st_size < 0.75 * files[1].stat().st_size
+
+
+def test_an_adapter_of_a_very_narrow_base_comes_back(tmp_path, tokens):
+    model = stirred(add_lora(tiny(d_model=8)))
+    save_adapter(model, tmp_path)
+    assert torch.equal(load_adapter(tiny(d_model=8), tmp_path)(tokens), model(tokens))
 
 
 @pytest.fixture
@@ -372,11 +391,25 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, prepare):
         finetune(prepare(tiny()), some_rows(), config, tmp_path, watch=killed)
     resumed = prepare(tiny())
     got = finetune(resumed, some_rows(), config, tmp_path)
-    assert got.train_loss == wanted.train_loss and got.tokens == wanted.tokens
+    assert got.train_loss == wanted.train_loss and got.tokens == wanted.tokens and got.seconds > 0
     for (name, a), (_, b) in zip(straight.named_parameters(), resumed.named_parameters(), strict=True):
         assert torch.equal(a, b), name
     with pytest.raises(CourseError, match="another text"):
         finetune(prepare(tiny()), some_rows(4), config, tmp_path)
+
+
+def test_a_run_goes_on_with_its_own_lora_only(tmp_path):
+    given = dict(rank=2, alpha=8, targets=("q", "v"), first=0)
+    finetune(add_lora(tiny(), **given), some_rows(), CONFIG, tmp_path)
+    finetune(add_lora(tiny(), **given), some_rows(), CONFIG, tmp_path)
+    for change in (dict(rank=3, alpha=12), dict(alpha=4), dict(targets=("q", "out")), dict(first=1)):
+        model = add_lora(tiny(), **given | change)
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        with pytest.raises(CourseError, match="another text or LoRA"):
+            finetune(model, some_rows(), CONFIG, tmp_path)
+        assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    with pytest.raises(CourseError, match="another text or LoRA"):
+        finetune(tiny(), some_rows(), CONFIG, tmp_path)
 
 
 def test_a_checkpoint_of_adapters_is_small(tmp_path):
@@ -385,15 +418,17 @@ def test_a_checkpoint_of_adapters_is_small(tmp_path):
     assert size < sum(p.numel() for p in tiny().parameters()) * 4
 
 
+class Numbers:
+    """A tokenizer for tests: a token is its number."""
+
+    eos_id = 3
+
+    def decode(self, ids):
+        return " ".join(str(int(i)) for i in ids)
+
+
 def test_replies_are_in_order_whatever_their_length_and_end_at_the_end():
     model = stirred(add_lora(tiny()))
-
-    class Numbers:
-        eos_id = 3
-
-        def decode(self, ids):
-            return " ".join(str(int(i)) for i in ids)
-
     prompts = [[5, 6, 7, 8, 9], [1, 2], [4, 4, 4, 10, 11, 12, 13], [20]]
     alone = [finetuning.reply(model, Numbers(), [prompt], most=8)[0] for prompt in prompts]
     assert finetuning.reply(model, Numbers(), prompts, batch_size=3, most=8) == alone
@@ -403,6 +438,29 @@ def test_replies_are_in_order_whatever_their_length_and_end_at_the_end():
     with torch.no_grad():
         x = torch.tensor([prompts[0]])
         assert alone[0].split()[0] == str(model(x)[0, -1].argmax().item())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_is_copied_or_saved_has_the_lora_in_it_and_leaves_the_model_alone(family, tmp_path, tokens):
+    torch.manual_seed(0)
+    base = getattr(Config, family)(**SIZES | dict(n_kv_head=4))
+    model = stirred(add_lora(Transformer(base).eval(), targets=("q", "v", "out", "up")))
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+
+    def same(other):
+        return torch.allclose(other(tokens), model(tokens), atol=1e-4)
+
+    with torch.no_grad():
+        pretrained.save(model, tmp_path)
+        assert same(Decoder(model)) and same(pretrained.load(tmp_path))
+        finetuning.reply(model, Numbers(), [[5, 6, 7]], most=2)
+        assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+        with lora_off(model):
+            pretrained.save(model, tmp_path)
+            assert same(Decoder(model)) and same(pretrained.load(tmp_path))
+        written = Decoder(model)(tokens).clone()
+        merge(model)
+        assert torch.equal(Decoder(model)(tokens), written), "not what merge computes, to the bit"
 
 
 def test_messages_hold_the_instruction_and_the_dialogue():

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 
 from lib import generation
 from lib.errors import CourseError
@@ -31,6 +32,14 @@ def test_cache_equals_no_cache(fields):
     pieces = [ours(part, cache) for part in tokens.split([5, 1, 1, 70, 13], dim=1)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), ours(tokens), atol=1e-4, rtol=1e-4)
     assert cache.length == 90
+
+
+def test_a_buffer_is_never_longer_than_the_block(monkeypatch):
+    made = []
+    monkeypatch.setattr(generation, "KVCache", lambda *sizes: made.append(KVCache(*sizes)) or made[-1])
+    tokens = torch.arange(20)[None]
+    assert generate(model(), tokens, 76).size(1) == 96  # to the brim
+    assert {layer.k.size(2) for layer in made[0].layers} == {96}
 
 
 def test_several_texts_go_on_from_one_that_was_read_once():
@@ -64,6 +73,14 @@ def test_sampling_follows_the_softmax():
     drawn = choose(logits, 2.0, None, None, torch.Generator().manual_seed(0))
     shares = torch.bincount(drawn.flatten(), minlength=4) / 40_000
     torch.testing.assert_close(shares, (logits[0] / 2).softmax(-1), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-60, 5e-324])
+def test_the_coldest_is_the_likeliest(temperature):
+    logits = 30 * torch.randn(200, 50, generator=torch.Generator().manual_seed(0))
+    for options in (dict(), dict(top_k=3), dict(top_p=0.9), dict(min_p=0.1)):
+        given = dict(top_k=None, top_p=None, rng=torch.Generator().manual_seed(1)) | options
+        assert torch.equal(choose(logits, temperature, **given), logits.argmax(-1, keepdim=True))
 
 
 def test_top_k_and_top_p_cut_the_tail():
@@ -216,6 +233,14 @@ def test_streamed_text_never_shows_half_a_character(text, monkeypatch):
     assert "".join(pieces) == text and len(pieces) == len(text)
     cut = "".join(stream_text(model(), Bytes(), [1], 99, stop={ids[-1]}))
     assert text.startswith(cut.rstrip("\ufffd")) and len(cut) <= len(text)
+
+
+def test_streamed_text_keeps_the_spaces_of_a_decoder_that_looks_one_token_back(monkeypatch):
+    words = ["\u2581The", "\u2581cat", "s", "\u2581sat"]  # Llama 2's and Mistral's way: a space begins a word
+    theirs = Tokenizer(models.WordLevel({word: id for id, word in enumerate(words)}, unk_token=words[0]))
+    theirs.decoder = decoders.Metaspace()  # and is dropped where a text begins
+    monkeypatch.setattr(generation, "stream", lambda *args, **options: (torch.tensor([[id]]) for id in range(4)))
+    assert list(stream_text(model(), theirs, [1], 99)) == [" The", " cat", "s", " sat"]
 
 
 def test_streamed_text_shows_broken_bytes_as_such(monkeypatch):

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lib import pretrained
 from lib.errors import CourseError
@@ -92,6 +93,14 @@ def test_logits_equal_hugging_face_there_and_back(case, tokens, tmp_path):
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
 
 
+def test_the_hub_s_own_gpt2_files_leave_the_first_word_out(tokens, tmp_path):
+    ours = pretrained.from_hf(hugging_face("gpt2"))
+    pretrained.save(ours, tmp_path)
+    weights = tmp_path / "model.safetensors"
+    save_file({name.removeprefix("transformer."): p for name, p in load_file(weights).items()}, weights)
+    assert torch.equal(pretrained.load(tmp_path)(tokens), ours(tokens))
+
+
 def test_a_wrong_scale_would_be_seen(tokens, monkeypatch):
     theirs = hugging_face("llama-gqa")
     ours = pretrained.from_hf(theirs)
@@ -169,6 +178,12 @@ def test_a_model_of_no_known_family_is_not_saved(fields, tmp_path):
     assert not (tmp_path / "x" / "config.json").exists()
 
 
+def test_gpt2_s_heads_are_as_wide_as_the_model(tmp_path):
+    sizes = dict(vocab_size=11, block_size=8, n_layer=1, n_head=2, d_model=8)
+    with pytest.raises(CourseError, match="head_dim"):
+        pretrained.save(Transformer(Config.gpt2(**sizes, head_dim=8)), tmp_path)
+
+
 def test_bad_files_say_what_to_do(tmp_path):
     with pytest.raises(CourseError, match=r"config\.json"):
         pretrained.load(tmp_path / "nothing")
@@ -191,14 +206,49 @@ def test_bad_files_say_what_to_do(tmp_path):
         (dict(intermediate_size=9), "shape"),
         (dict(num_hidden_layers=2), "lack"),
         (dict(hidden_act="swishy"), "activation"),
+        (dict(hidden_act=["silu"]), "activation"),
         (dict(rope_parameters=dict(rope_type="yarn", factor=2.0)), "yarn"),
+        (dict(rope_parameters=None, rope_scaling="linear"), "rotary scaling"),
+        (dict(rope_parameters=None, rope_theta="1e4"), "rope_theta"),
+        (dict(rope_parameters=dict(rope_theta=-1.0)), "rope_theta"),
+        (dict(rms_norm_eps="1e-5"), "rms_norm_eps"),
+        (dict(head_dim="4"), "head_dim"),
+        (dict(model_type="mistral", sliding_window=-4), "sliding_window"),
+        (dict(model_type="mistral", sliding_window="4"), "sliding_window"),
+        (dict(model_type="qwen2", use_sliding_window=True, sliding_window=4, layer_types=7), "layer_types"),
+        (dict(model_type="qwen2", use_sliding_window=True, sliding_window=4, layer_types=None, max_window_layers=-1),
+         "max_window_layers"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(CourseError, match=says):
             pretrained.load(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for index in ("{}", '{"weight_map": []}', '{"weight_map": {"lm_head.weight": 3}}'):
+        (tmp_path / "model.safetensors.index.json").write_text(index)
+        with pytest.raises(CourseError, match=r"index\.json names no files"):
+            pretrained.load(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CourseError, match="JSON"):
         pretrained.load(tmp_path)
+
+
+def test_windows_of_files_that_leave_things_out():
+    """As transformers reads them."""
+    heads = LLAMA | dict(num_attention_heads=4, num_key_value_heads=2, hidden_act="silu")
+    for whole, window in ((0, 7), (1, "mixed"), (2, None), (None, None)):
+        older = heads | dict(model_type="qwen2", use_sliding_window=True, sliding_window=7)
+        older |= {} if whole is None else dict(max_window_layers=whole)
+        theirs = transformers.Qwen2Config(**older).layer_types
+        if window == "mixed":
+            assert len(set(theirs)) == 2
+            with pytest.raises(CourseError, match="mixed"):
+                pretrained.config_from_hf(older)
+        else:
+            assert theirs == ["sliding_attention" if window else "full_attention"] * 2
+            assert pretrained.config_from_hf(older).sliding_window == window
+    for given in ({}, dict(sliding_window=None), dict(sliding_window=9)):
+        theirs = transformers.MistralConfig(**heads | given).sliding_window
+        assert pretrained.config_from_hf(heads | given | dict(model_type="mistral")).sliding_window == theirs
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

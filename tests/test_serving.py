@@ -380,6 +380,25 @@ def test_a_fault_costs_those_in_the_batch_and_not_the_engine(caplog):
     assert "a step failed" in caplog.text
 
 
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_broken_listener_costs_its_own_request_only(caplog, good):
+    """Those that write, that wait, and that are told of the end; before and after it in the batch."""
+    engine = Engine(make(), Letters(), max_batch=2)
+    heard = []
+    for i in range(4):
+        if i % 2 == good:
+            heard.append(ask(engine, prompt(3, i), 20, seed=-(2**63))[1])
+        else:
+            engine.submit(Request(prompt(3, i), 20, listener=lambda piece: 1 / 0))
+    engine.step()
+    engine.step()
+    assert engine.seated == 2 and heard[0][-1].finish is None  # the broken one's place is the next one's
+    engine.close()
+    engine.run()
+    assert heard[0].end == ("length", 20) and heard[1].end[0] in ("length", "closed")
+    assert "a listener failed" in caplog.text and "a step failed" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("request_", "says"),
     [
@@ -390,6 +409,11 @@ def test_a_fault_costs_those_in_the_batch_and_not_the_engine(caplog):
         (Request([1], 5, temperature=float("nan")), "temperature"),
         (Request([1], 5, temperature=1.0, top_p=0.0), "top_p"),
         (Request([1], 5, stop=("",)), "empty stop string"),
+        (Request([1, 96], 5), "ids are 0 to 95"),
+        (Request([-1], 5), "ids are 0 to 95"),
+        (Request([1], 5, seed=2**63), "a seed is"),
+        (Request([1], 5, seed=-(2**63) - 1), "a seed is"),
+        (Request([1], 5, seed=0.5), "a seed is"),
     ],
 )
 def test_a_request_that_can_not_be(request_, says):

@@ -1,10 +1,12 @@
 """A specialist from nothing: its tokenizer, its data, its file; the one that ships does its job."""
 
 import dataclasses
+import json
 import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lib import dialogues, specialist
 from lib.dialogues import facts, right
@@ -73,6 +75,24 @@ def test_saved_and_loaded(tmp_path, tokenizer):
         assert "\n" not in str(error.value)
     with pytest.raises(CourseError):
         specialist.load(tmp_path / "none.safetensors")
+
+
+def test_a_head_of_its_own_is_kept(tmp_path, tokenizer):
+    model = specialist.new(tokenizer, **TINY, tie=False).eval()
+    specialist.save(model, tokenizer, tmp_path / "one.safetensors")
+    again, _ = specialist.load(tmp_path / "one.safetensors")
+    assert torch.equal(again.head.weight, model.head.weight.half().float())
+
+
+@pytest.mark.parametrize("pairs", [[[97, 9999]], [[97, 98], [97, 98]], [[97]], "ab"])
+def test_pairs_that_are_no_merges(tmp_path, tokenizer, pairs):
+    file = tmp_path / "one.safetensors"
+    specialist.save(specialist.new(tokenizer, **TINY), tokenizer, file)
+    with specialist.safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["specialist"])
+    save_file(load_file(file), file, {"specialist": json.dumps(about | dict(pairs=pairs))})
+    with pytest.raises(CourseError, match="not a specialist's file"):
+        specialist.load(file)
 
 
 def test_the_one_that_ships_does_its_job_and_no_other():

@@ -460,6 +460,16 @@ def test_a_checkpoint_that_lacks_a_tensor(tmp_path, text):
     assert "is not a whole checkpoint" in refusal(tmp_path, text, config)
 
 
+@pytest.mark.parametrize("key", ["model/norm.weight", "optimizer/0/exp_avg/norm.weight", "optimizer/9/step/norm.weight",
+                                 "optimizer/0/exp_avg/other.weight", "model/other.weight", "other"])  # fmt: skip
+def test_a_tensor_that_does_not_fit_changes_nothing(tmp_path, text, key):
+    config, path = stopped(tmp_path, text)
+    with training.safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    save_file(load_file(path) | {key: torch.ones(3)}, path, about)
+    assert f"({key} does not fit)" in refusal(tmp_path, text, config)
+
+
 def test_a_checkpoint_of_another_model_run_or_text(tmp_path, text):
     config, _ = stopped(tmp_path, text)
     assert "made with d_model=16, this run has d_model=32" in refusal(tmp_path, text, config, tiny(d_model=32))

@@ -113,11 +113,20 @@ def test_an_untrained_model_is_as_good_as_guessing(tokens):
         (dict(position="rotory"), "rotary"),
         (dict(activation="tanh"), "silu"),
         (dict(n_layer=0), "at least 1"),
+        (dict(head_dim=0), "head_dim must be at least 1"),
+        (dict(d_ff=-1), "d_ff must be at least 1"),
+        (dict(sliding_window=0), "sliding_window must be at least 1"),
     ],
 )
 def test_impossible_sizes_are_refused(fields, says):
     with pytest.raises(CourseError, match=says):
         Config.llama(**(SIZES | fields))
+
+
+@pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "none"])
+def test_a_model_in_half_precision_stays_in_it(tokens, position):
+    half = Transformer(Config.llama(**SIZES, position=position)).bfloat16()
+    assert half(tokens).dtype is torch.bfloat16
 
 
 def test_a_sequence_longer_than_the_block_is_refused():
@@ -142,3 +151,7 @@ def test_rms_norms_gradient_by_hand_is_pytorchs(size):
     torch.testing.assert_close(mine.grad, theirs[0].grad)
     torch.testing.assert_close(norm.weight.grad, theirs[1].grad)
     assert torch.autograd.gradcheck(norm, (x.requires_grad_(),))
+    norm.weight.requires_grad_(False)
+    frozen = x.detach().requires_grad_()
+    norm(frozen).backward(push)
+    assert torch.equal(frozen.grad, mine.grad)
