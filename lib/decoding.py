@@ -144,11 +144,17 @@ class Layout:
 
 
 def laid_norm(norm: nn.Module):
-    """A norm (…, D) → (…, D) in few steps: |x| / √D is the root mean square, and hypot adds eps under the root."""
+    """A norm (…, D) → (…, D) in few steps.
+
+    On a CPU |x| / √D is the root mean square, and hypot adds eps under the root.
+    """
     D = norm.weight.numel()
     if isinstance(norm, nn.LayerNorm):
         weight, bias, eps = norm.weight.clone(), norm.bias.clone(), norm.eps  # (D,), (D,)
         return lambda x: F.layer_norm(x, (D,), weight, bias, eps)
+    if not norm.weight.is_cpu:  # there it is one kernel
+        weight, least = norm.weight.clone(), norm.eps  # (D,)
+        return lambda x: F.rms_norm(x, (D,), weight, least)
     gain, eps = norm.weight * math.sqrt(D), norm.weight.new_tensor(math.sqrt(norm.eps * D))  # (D,), ()
     return lambda x: x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), eps) * gain
 
