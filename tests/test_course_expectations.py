@@ -99,6 +99,8 @@ def test_a_claim_can_be_quoted_where_it_is_not_checked(bands):
         "course measure 02 --preset cpu --seeds 0,1"
     ]
     assert expectations.quoted("02.unknown") == ["02.unknown: not measured yet"]
+    assert expectations.quoted("02.recall", "cpu") == expectations.quoted("02.recall")
+    assert expectations.quoted("02.recall", "gpu") == ["02.recall: not measured yet under gpu"]
 
 
 def test_what_is_refused_leaves_the_file_alone(bands):

@@ -75,13 +75,17 @@ def verdict(claim: Claim, value: float, preset: str, device: str) -> str:
     return f"{claim.what}: within {low:z.{d}f} to {high:z.{d}f}: {answer}"
 
 
-def quoted(id: str) -> list[str]:
-    """What was measured for a claim that this run leaves out, a line for each preset: mean, band and command."""
+def quoted(id: str, preset: str | None = None) -> list[str]:
+    """What was measured for a claim that this run leaves out, a line for each preset: mean, band and command.
+
+    With a preset, the line of that one only.
+    """
     entry = load().get(id)
-    if entry is None:
-        return [f"{id}: not measured yet"]
+    measured = {name: m for name, m in (entry or {"presets": {}})["presets"].items() if preset in (None, name)}
+    if not measured:
+        return [f"{id}: not measured yet" + (f" under {preset}" if preset else "")]
     d, lines = entry["digits"], []
-    for preset, m in entry["presets"].items():
+    for preset, m in measured.items():
         low, high = m["band"]
         lines.append(f"{entry['what']}: {m['mean']:z.{d}f} when we measured it under {preset} "
                      f"({low:z.{d}f} to {high:z.{d}f} is normal) with: {m['command']}")  # fmt: skip

@@ -126,9 +126,9 @@ class Lesson:
             predictions.save(self.number, self._guesses)
         print(f"You guessed {_told(guess)}: {'right' if guess.guess == outcome else 'not this time'}.")
 
-    def quote(self, id: str) -> None:
-        """Print what was measured for a claim that this run leaves out."""
-        print("\n".join(expectations.quoted(id)))
+    def quote(self, id: str, preset: str | None = None) -> None:
+        """Print what was measured for a claim that this run leaves out, under each preset or the one given."""
+        print("\n".join(expectations.quoted(id, preset)))
 
     def calibration(self) -> None:
         """How often right against how sure, over all lessons so far."""
