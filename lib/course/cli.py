@@ -56,7 +56,8 @@ def lessons_command() -> None:
 @course.command("run")
 @click.argument("names", nargs=-1, metavar="[LESSON]...")
 @click.option("--preset", metavar="NAME", help="smoke, cpu, gpu or auto (the default).")
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Lessons side by side; default: one per core.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1),
+              help="Lessons side by side; default: as cores and memory allow.")
 @click.option("parameters", "-p", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 @click.option("--resume", is_flag=True, help="Keep lessons that are finished and have not changed since.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, metavar="SECONDS",
@@ -99,6 +100,10 @@ def run_command(
         if texts.setdefault("preset", preset) != preset:
             raise CourseError(f"--preset {preset} and -p preset {texts['preset']} disagree; give one")
     preset = runner.check_preset(texts.get("preset", "auto"))
+    if preset == "auto":
+        from lib.device import resolve_preset
+
+        preset = resolve_preset()
     env = {"COURSE_OWN": str(predictions.own_folder().absolute())} if own else {}
     tasks = [runner.Job(lesson, lesson.stem, runner.given(lesson, texts), preset, env) for lesson in chosen]
     if len({job.name for job in tasks}) < len(tasks):
@@ -106,8 +111,7 @@ def run_command(
     out = out or lessons.ROOT / "build" / "runs"
     kept = {job.name: result for job in tasks if resume and (result := runner.finished(out, job))}
     todo = [job for job in tasks if job.name not in kept]
-    # Lessons that share one GPU would measure each other, so there they run one after another.
-    workers = min(jobs or (1 if preset == "gpu" else runner.cores()), max(1, len(todo)))
+    workers = min(jobs or runner.side_by_side(preset), max(1, len(todo)))
     began = time.monotonic()
     status = 0
     with report.Progress(Console(stderr=True)) as progress:
