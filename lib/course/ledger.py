@@ -106,6 +106,12 @@ class Ledger:
         return "\n".join(line for row in (head, rule, *cells) for line in _row(row))
 
 
+def everything() -> dict[str, dict[str, Entry]]:
+    """All ledgers, by name and key."""
+    names = sorted(path.stem for path in (home() / "ledger").glob("*.json") if path.stem.isidentifier())
+    return {name: Ledger(name).entries for name in names}
+
+
 def _row(cells: Sequence[str]) -> list[str]:
     """One row of a table, its cells wrapped to WIDTHS."""
     wrapped = [textwrap.wrap(cell, width) or [""] for cell, width in zip(cells, WIDTHS, strict=True)]
