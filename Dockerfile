@@ -3,7 +3,7 @@ FROM python:3.11-slim
 
 RUN useradd --create-home learner
 WORKDIR /course
-ENV COURSE_CACHE=/opt/course-data PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+ENV COURSE_CACHE=/opt/course-data COURSE_HOME=/course/home PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
 # Packages first: this layer is built anew only when a pin changes.
 ARG TORCH="torch==2.13.0"
@@ -11,7 +11,8 @@ COPY requirements.txt requirements.lock ./
 RUN pip install -c requirements.lock ${TORCH} && pip install -r requirements.lock
 
 COPY --chown=learner . .
-RUN pip install --no-deps -e . && course data && chmod -R a+rX /opt/course-data && chown learner /course
+RUN pip install --no-deps -e . && course data && chmod -R a+rX /opt/course-data \
+    && mkdir -p home && chown learner . home
 
 USER learner
 EXPOSE 8888

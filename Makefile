@@ -7,6 +7,7 @@ BIN := .venv/bin
 TORCH ?= $(shell grep '^torch==' requirements.txt)
 READY := .venv/.ready
 HERE := $(dir $(lastword $(MAKEFILE_LIST)))
+FIRST = $(notdir $(firstword $(sort $(wildcard notebooks/*.ipynb))))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PROXY and pip's index, if the disk, free" \
 	"some. The same make goes on from here." >&2; exit 1; }
@@ -45,7 +46,7 @@ run: setup ## run every lesson headless; results under build/
 	$(BIN)/course run
 
 lab: setup ## open the lessons in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --notebook-dir notebooks $(addprefix --LabApp.default_url=/lab/tree/,$(FIRST))
 
 site: $(READY) ## build the website from the committed lessons, under build/site
 	$(BIN)/course site

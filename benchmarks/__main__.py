@@ -2,8 +2,8 @@
 
     python benchmarks [NAME ...]
 
-The table and each one's JSON are written under build/benchmarks. Takes about half an hour, on a machine that has
-nothing else to do.
+Each one's JSON is written under build/benchmarks, and the table of all that are there, those of earlier runs included.
+Takes about half an hour, on a machine that has nothing else to do.
 """
 
 import argparse
@@ -21,19 +21,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of: {' '.join(scripts)}; default: all")
-    names = parser.parse_args().names or [name for name in scripts if name != "finetuning"]  # hours: by name only
+    told = f"any of: {' '.join(scripts)}; default: all but finetuning, which takes hours"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=told)
+    names = parser.parse_args().names or [name for name in scripts if name != "finetuning"]
     if unknown := [name for name in names if name not in scripts]:
         parser.error(f"there is no {unknown[0]!r}; choose from {' '.join(scripts)}")
-    lines, failed = ["| what | beside | times faster |", "|---|---|---|"], []
+    failed = []
     for name in names:
         print(f"\n{name}", flush=True)
-        out = OUT / f"{name}.json"
-        if subprocess.run([sys.executable, scripts[name], "--out", out]).returncode:
+        if subprocess.run([sys.executable, scripts[name], "--out", OUT / f"{name}.json"]).returncode:
             failed.append(name)
-            continue
-        table = json.loads(out.read_text(encoding="utf-8"))["table"]
-        lines += [f"| {what} | {peer} | {times:.2f} |" for what, peer, times in table]
+    lines = ["| what | beside | times faster |", "|---|---|---|"]
+    for path in (OUT / f"{name}.json" for name in scripts if name not in failed):
+        if path.exists():
+            table = json.loads(path.read_text(encoding="utf-8"))["table"]
+            lines += [f"| {what} | {peer} | {times:.2f} |" for what, peer, times in table]
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n" + "\n".join(lines) + f"\n\nwritten to {OUT / 'table.md'}")

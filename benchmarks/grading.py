@@ -33,6 +33,7 @@ from lib.grading.answers import answer, mutant_source, reference_source
 from lib.grading.exercise import exercise
 from lib.grading.notebook import solve
 
+OUT = ROOT / "build/benchmarks/grading.json"
 EXERCISES = ("02.causal_mask", "02.attention", "03.split_heads", "04.count_params")
 OTTER = "otter-grader==7.0.0"
 JUDGED = "evaluate(exercise({id!r}), {name}).points"
@@ -81,19 +82,27 @@ def lessons(folder: Path, n: int) -> None:
             nbformat.write(solve(nb, here), folder / f"learner{i:04}" / lesson.path.name)
 
 
-def run(command: list[str], cwd: Path, allowed: tuple[int, ...] = (0,), **env: str) -> float:
+def run(command: list[str], cwd: Path, **env: str) -> float:
     began = time.perf_counter()
     done = subprocess.run(
         command, cwd=cwd, env={**os.environ, **QUIET, **env}, capture_output=True, text=True
     )
-    if done.returncode not in allowed:
+    if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stdout[-500:]} {done.stderr[-1500:]}")
     return time.perf_counter() - began
 
 
-def course(arguments: list[str], cwd: Path) -> float:
+def course(submissions: str, out: str, *options: str) -> list[str]:
     main = "import sys; from lib.course.cli import main; main(sys.argv[1:])"
-    return run([sys.executable, "-c", main, *arguments], cwd, allowed=(0, 1))
+    return [sys.executable, "-c", main, "grade", submissions, "--out", out, *options]
+
+
+def graded(n: int, out: Path) -> None:
+    """See that `course grade` gave points to all n learners: a time of what was not done is no time."""
+    learners = json.loads((out / "grades.json").read_text(encoding="utf-8"))["learners"]
+    having = sum(any(lesson["points"] is not None for lesson in who["lessons"]) for who in learners)
+    if having != n:
+        raise RuntimeError(f"course grade gave points to {having} of {n} learners")
 
 
 def warm(place: Path) -> list[float]:
@@ -182,10 +191,9 @@ def otter(n: int, place: Path, home: Path) -> float:
 def many(n: int, place: Path) -> dict:
     """A whole class on all cores: seconds, and the memory of all processes together at three moments."""
     lessons(place / "many", n)
-    main = "import sys; from lib.course.cli import main; main(sys.argv[1:])"
     began = time.perf_counter()
-    command = [sys.executable, "-c", main, "grade", "many", "--out", "grades"]
-    process = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(course("many", "grades"), cwd=place, **quiet)
     seen: list[float] = []
 
     def watch() -> None:
@@ -205,6 +213,9 @@ def many(n: int, place: Path) -> dict:
     process.wait()
     seconds = time.perf_counter() - began
     thread.join()
+    if process.returncode:
+        raise RuntimeError(f"course grade ended with status {process.returncode}")
+    graded(n, place / "grades")
     part = max(1, len(seen) // 10)
     at = {f"{share} %": round(sorted(seen[i : i + part])[part // 2])
           for share in (20, 50, 80) for i in [len(seen) * share // 100]}  # fmt: skip
@@ -215,9 +226,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--submissions", default=15, type=int)
     parser.add_argument("--many", default=0, type=int, help="grade a class of this size too")
-    parser.add_argument("--out", default="build/benchmarks/grading.json", type=Path)
+    parser.add_argument("--out", default=OUT, type=Path, help="JSON (default build/benchmarks/grading.json)")
     options = parser.parse_args()
-    n, home = options.submissions, ROOT / "build/benchmarks/otter"
+    n, home = options.submissions, OUT.with_name("otter")
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -225,7 +236,8 @@ def main() -> None:
         before = warm(place)
         seconds["nbgrader 0.9.6"] = nbgrader(n, place)
         seconds["ours, warm"] = statistics.mean(before + warm(place))  # before and after, the machine being shared
-        seconds["ours, with its start"] = course(["grade", "submitted", "--out", "out", "--jobs", "1"], place) / n
+        seconds["ours, with its start"] = run(course("submitted", "out", "--jobs", "1"), place) / n
+        graded(n, place / "out")
         (place / "otter").mkdir()
         try:
             seconds["otter-grader 7.0.0"] = otter(n, place / "otter", home)

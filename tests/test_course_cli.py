@@ -1,5 +1,6 @@
 """The command line itself: help for everything, one line for a mistake, and no two-second import for a word."""
 
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,15 @@ def test_a_mistake_is_one_line(capsys, arguments, says):
     told = capsys.readouterr()
     assert not told.out and len(told.err.splitlines()) == 1
     assert told.err.startswith("course: ") and says in told.err
+
+
+def test_alone_it_says_what_there_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert ended() == 0
+    told = capsys.readouterr()
+    assert not told.err and told.out.startswith("Usage: course") and "..." not in told.out.split("Commands:")[1]
+    listed = re.findall(r"^  ([a-z]+) +\S", told.out.split("Commands:")[1], re.M)
+    assert listed == course.list_commands(None), "each command on one line"
 
 
 def test_ctrl_c_costs_one_line(capsys, monkeypatch):

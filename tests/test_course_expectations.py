@@ -116,7 +116,13 @@ def test_what_is_refused_leaves_the_file_alone(bands):
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"claims": {}}', '{"seconds": {}, "claims": 3}'])
 def test_a_damaged_file_is_one_line(bands, text):
     bands.write_text(text)
-    with pytest.raises(CourseError, match="damaged; restore it"):
+    with pytest.raises(CourseError, match=f"damaged; restore .* `git -C {bands.parent} checkout -- {bands.name}`$"):
+        expectations.load()
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(bands):
+    bands.mkdir()
+    with pytest.raises(CourseError, match=f"^cannot read {bands}: Is a directory$"):
         expectations.load()
 
 

@@ -1,7 +1,10 @@
 """Decisions with their numbers: written once, read by later lessons, and never lost to a damaged file."""
 
+import errno
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +109,22 @@ def test_a_folder_that_cannot_be_written_costs_one_line(own_home, capsys):
     book = Ledger()
     book.add("09.select", **GOOD)
     assert "COURSE_HOME" in capsys.readouterr().out and len(book.entries) == 1
+
+
+def test_a_file_that_cannot_be_read_now_costs_one_line_and_is_not_written_over(capsys, monkeypatch):
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    Ledger().add("09.select", **GOOD)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        book = Ledger()
+        told = capsys.readouterr().out
+        assert told.count("\n") == 1 and "The ledger cannot be read" in told and "Stale file handle" in told
+        book.add("10.size", **GOOD)
+        assert "The ledger is not kept" in capsys.readouterr().out
+    book.add("11.adapt", **GOOD)
+    assert set(Ledger().entries) == {"09.select", "10.size", "11.adapt"}, "what was there, and what came meanwhile"
 
 
 @pytest.mark.parametrize("name", ["", "../shop", "a b", "a/b"])

@@ -282,6 +282,7 @@ def test_the_command(home, tmp_path, capsys):
     assert re.search(r"02\.attention +attention +yours", out) and re.search(r"04\.pre_norm_block +Block +lib", out)
     assert ended("use", "--off", "02.attention") == 0 and own.kept() == []
     for wrong, says in [(["02.attention"], "no answer to 02.attention found"), (["--off", "9"], "these can"),
+                        (["attention"], "Did you mean '02.attention'?"), (["99.foo"], "these can: 02.causal_mask"),
                         (["02.x", str(notebook)], "these can"), (["--off", "02.attention", "x"], "leave the notebook"),
                         (["02.attention", str(tmp_path / "no.ipynb")], "no notebook at")]:  # fmt: skip
         capsys.readouterr()

@@ -12,6 +12,7 @@ import pytest
 
 from lib.course import predictions, progress
 from lib.course.cli import course, main
+from lib.course.ledger import Ledger
 from lib.course.predictions import Guess
 from lib.course.progress import Check, checks, journal, record, standings
 from lib.grading import check
@@ -144,6 +145,9 @@ def fill():
         record(MASK.id, points, 3)
     record("02.attention", 4, 8)
     predictions.save("02", {"a": Guess("x", 0.8, True), "b": Guess("<y>", 0.6, False), "c": Guess("z")})
+    Ledger().add("09.select", "select", "the rule", ["a coin"], 0.8, "0.8 right", "measured here")
+    (predictions.home() / "own").mkdir()
+    (predictions.home() / "own" / "02.attention.py").write_text("def attention(): ...")
 
 
 def test_the_table(monkeypatch):
@@ -174,6 +178,8 @@ def test_export_holds_all_that_is_kept(tmp_path):
     by_id = {e["id"]: e for e in found["exercises"]}
     assert by_id[MASK.id]["state"] == "passed" and by_id["02.attention"]["state"] == "begun"
     assert found["calibration"]["brier"] == pytest.approx((0.04 + 0.36) / 2)
+    assert found["ledger"]["shop"]["09.select"]["decision"] == "the rule"
+    assert found["own"] == {"02.attention": "def attention(): ..."}
 
 
 class Page(html.parser.HTMLParser):
@@ -224,5 +230,5 @@ def test_remove_asks_first(own_home):
     assert ran.exit_code and len(checks()[0]) == 3 and predictions.load("02")
     assert run("--remove").exit_code, "nobody answers"
     ran = run("--remove", input="y\n")
-    assert ran.exit_code == 0 and "Remove 3 files" in ran.output
+    assert ran.exit_code == 0 and "Remove 5 files: all checks, predictions, decisions and answers in use?" in ran.output
     assert checks() == ([], []) and not predictions.everything() and not [p for p in own_home.rglob("*") if p.is_file()]

@@ -1,5 +1,6 @@
 """The headless runner on throwaway notebooks: results, failures, resuming, and no process left behind."""
 
+import errno
 import json
 import os
 import re
@@ -14,7 +15,10 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lib.course import runner
 from lib.course.expectations import BANDS
+from lib.course.lessons import Lesson
+from lib.errors import CourseError
 
 PARAMETERS = 'preset = "auto"\nseed = 0\nrate = 0.5\nflag = False\nwhat = None'
 COURSE = [sys.executable, "-c", "from lib.course.cli import main; main()"]
@@ -83,6 +87,65 @@ def test_resume_runs_only_what_is_missing_or_changed(tmp_path):
     (tmp_path / "out" / "two.ipynb").write_text("{}")
     (tmp_path / "out" / ".receipts" / "one.json").write_text("{")
     assert kept("-p", "seed", "1") == set()
+
+
+def test_resume_keeps_no_result_of_code_that_changed_while_it_ran(tmp_path):
+    own = tmp_path / "home" / "own"
+    own.mkdir(parents=True)
+    (own / "02.attention.py").write_text("before")
+    change = "import os, pathlib\npathlib.Path(os.environ['COURSE_OWN'], '02.attention.py').write_text('after')"
+    line = ["run", write(tmp_path, "edits", change), "--own", "--out", "out", "--resume"]
+    for _ in range(2):
+        ran = course(tmp_path, *line, COURSE_HOME=str(tmp_path / "home"))
+        assert ran.returncode == 0 and "(kept)" not in ran.stdout, ran.stdout + ran.stderr
+    assert "(kept)" in course(tmp_path, *line, COURSE_HOME=str(tmp_path / "home")).stdout
+
+
+def test_the_key_is_of_all_data_and_of_no_stray_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    (tmp_path / "data" / ".ipynb_checkpoints").mkdir(parents=True)
+    (tmp_path / "data" / "adapter").mkdir()
+    first = runner._library()
+    (tmp_path / "data" / ".ipynb_checkpoints" / "devices.toml").write_text("x")
+    assert runner._library() == first
+    (tmp_path / "data" / "adapter" / "weights").write_text("x")
+    assert runner._library() != first
+
+
+def test_what_cannot_be_read_is_not_called_unwritable(tmp_path, monkeypatch):
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, "read_bytes", stale)
+    job = runner.Job(Lesson(tmp_path / write(tmp_path, "fine")), "fine", {}, "cpu")
+    with pytest.raises(CourseError, match=r"^cannot read .*: Stale file handle$"):
+        runner.run([job], tmp_path / "out", 1)
+
+
+def test_auto_is_the_gpu_where_there_is_one(tmp_path, monkeypatch):
+    import torch
+
+    from lib.course.cli import main
+
+    seen = []
+    monkeypatch.delenv("COURSE_PRESET")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(runner, "memory", lambda: (64.0, 64.0))
+    monkeypatch.setattr(runner, "cores", lambda: 8)
+    monkeypatch.setattr(runner, "run", lambda jobs, out, workers, *_: seen.append((jobs[0].preset, workers)) or [
+        runner.Result(job.name, job.name, job.preset, "ok", 1.0, 1) for job in jobs])  # fmt: skip
+    names = [str(tmp_path / write(tmp_path, name)) for name in ("one", "two", "three")]
+    for more in ([], ["--preset", "cpu"]):
+        with pytest.raises(SystemExit):
+            main(["run", *names, "--out", str(tmp_path), *more])
+    assert seen == [("gpu", 1), ("cpu", 3)], "lessons that share a GPU run one after another"
+
+
+@pytest.mark.parametrize("free, at_once", [(0.5, 1), (5.9, 1), (6.1, 2), (64.0, 4)])
+def test_lessons_side_by_side_fit_into_memory(monkeypatch, free, at_once):
+    monkeypatch.setattr(runner, "memory", lambda: (free, 64.0))
+    monkeypatch.setattr(runner, "cores", lambda: 4)
+    assert runner.side_by_side("cpu") == at_once and runner.side_by_side("gpu") == 1
 
 
 @pytest.mark.parametrize(
@@ -193,9 +256,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_leaves_no_process(tmp_pat
 
 def test_measure_writes_the_bands_of_every_seed(tmp_path, monkeypatch):
     from lib.course import expectations
-    from lib.course.lessons import Lesson
     from lib.course.measure import measure
-    from lib.errors import CourseError
 
     claim = (
         "from lib.course.expectations import Claim, record\n"
@@ -237,7 +298,6 @@ def test_measure_that_is_interrupted_writes_nothing_and_says_one_line(tmp_path):
 
 def test_measure_looks_first_whether_it_can_write(tmp_path, monkeypatch):
     from lib.course import expectations, measure
-    from lib.errors import CourseError
 
     (tmp_path / "file").touch()
     monkeypatch.setattr(expectations, "BANDS", tmp_path / "file" / "expectations.json")
@@ -248,7 +308,6 @@ def test_measure_looks_first_whether_it_can_write(tmp_path, monkeypatch):
 
 def test_an_index_that_cannot_be_written_costs_one_line(tmp_path):
     from lib.course import report
-    from lib.errors import CourseError
 
     (tmp_path / "file").touch()
     with pytest.raises(CourseError, match=r"cannot write .*index\.html: .*; choose another --out"):

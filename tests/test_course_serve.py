@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -474,6 +475,54 @@ def test_the_page_asks_no_other_host_and_runs_nothing_but_its_own(tiny):
     assert TOKEN not in page
     for field in ("text", "token"):
         assert f'<label for="{field}"' in page
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="no node here to run the page's script")
+def test_a_new_conversation_is_left_alone_by_the_one_before():
+    [script] = re.findall(r"<script>(.*)</script>", PAGE.read_text(encoding="utf-8"), re.S)
+    ran = subprocess.run(["node", "-"], input=BROWSER.replace("@SCRIPT@", json.dumps(script)), capture_output=True,
+                         text=True, timeout=60)  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    asked, state, box = json.loads(ran.stdout)
+    assert [[m["content"] for m in messages] for messages in asked] == [["first"], ["second"]]
+    assert state == "" and box == "", "neither `Stopped.` nor the old question"
+
+
+# What the page's script needs of a browser, and a server that answers one piece and then nothing more.
+BROWSER = """
+const asked = [], made = {};
+const element = () => ({
+  listeners: {}, value: "", textContent: "", classList: {toggle() {}, add() {}}, setAttribute() {},
+  removeAttribute() {}, append() {}, remove() {}, focus() {}, querySelectorAll: () => [],
+  addEventListener(name, f) { this.listeners[name] = f; },
+});
+globalThis.document = {getElementById: id => made[id] ??= element(), createElement: element, addEventListener() {}};
+globalThis.location = {hash: "#token=t", pathname: "/"};
+globalThis.history = {replaceState() {}};
+globalThis.sessionStorage = {setItem() {}, getItem: () => null};
+globalThis.fetch = async (path, options) => {
+  if (path === "/v1/models") return {ok: true, json: async () => ({data: [{id: "tiny"}]})};
+  asked.push(JSON.parse(options.body).messages);
+  return {ok: true, body: new ReadableStream({start(stream) {
+    const piece = {choices: [{delta: {content: "half"}}]};
+    if (asked.length === 1) stream.enqueue(new TextEncoder().encode("data: " + JSON.stringify(piece) + "\\n\\n"));
+    options.signal.addEventListener("abort", () => stream.error(options.signal.reason));
+  }})};
+};
+const soon = () => new Promise(done => setTimeout(done, 50));
+(async () => {
+  (0, eval)(@SCRIPT@);
+  await soon();
+  for (const words of ["first", "second"]) {
+    made.text.value = words;
+    made.form.listeners.submit({preventDefault() {}});
+    await soon();
+    made.fresh.listeners.click();
+    await soon();
+  }
+  console.log(JSON.stringify([asked, made.state.textContent, made.text.value]));
+})();
+"""
 
 
 # The command

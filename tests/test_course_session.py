@@ -1,7 +1,10 @@
 """What a lesson prints and keeps: start, predict, reveal, calibration."""
 
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -131,6 +134,22 @@ def test_a_damaged_file_is_set_aside_not_lost(lesson, capsys, text):
         assert len(capsys.readouterr().out.splitlines()) == 1
         assert path.with_suffix(f".damaged-{n}").read_text() == text
         assert not path.exists()
+
+
+def test_guesses_that_cannot_be_read_now_cost_one_line_and_stay(lesson, capsys, monkeypatch):
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    lesson.predict("width", "And then?", ANSWERS, guess="a")
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", stale)
+        again = session.Lesson("02", "cpu", 0, torch.device("cpu"))
+        told = capsys.readouterr().out
+        assert told.count("\n") == 1 and "Your guesses for lesson 02 cannot be read" in told
+        again.predict("height", "And then?", ANSWERS, guess="b")
+        assert "Your guess is not kept" in capsys.readouterr().out
+    assert set(predictions.load("02")) == {"width"}
 
 
 def test_a_home_that_cannot_be_written_costs_one_line(lesson, capsys, monkeypatch, tmp_path):

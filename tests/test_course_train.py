@@ -208,7 +208,7 @@ def test_the_shortest_text_that_can_be_used(tmp_path, book, capsys):
     ("arguments", "says"),
     [
         (["--preset", "cup"], "unknown preset 'cup'"),
-        (["--n-head", "3"], "d_model=16 does not divide into n_head=3 heads"),
+        (["--n-head", "3"], "--d-model 16 does not divide into --n-head 3 heads of even width; take a multiple of 6"),
         (["--steps", "0"], "'--steps': 0 is not in the range"),
         (["--tokens", "words"], "'words' is not one of 'char', 'bpe'"),
         (["--device", "gpu"], "unknown device 'gpu'"),

@@ -100,6 +100,20 @@ def test_one_notebook_a_learners_folder_a_class(tmp_path):
     assert names("class/ada", "dan.ipynb") == [*ada, ("dan", "dan.ipynb", "")]
 
 
+def test_the_grades_are_no_learner(tmp_path):
+    for name in ("class/ada/02_attention.ipynb", "class/bob/02_attention.ipynb", "class/cleo/notes.txt"):
+        notebook(tmp_path / name)
+
+    def names(out):
+        (tmp_path / out).mkdir(parents=True, exist_ok=True)
+        return [s.learner for s in find([tmp_path / "class"], out=tmp_path / out)]
+
+    assert names("grades") == names("class/grades") == ["ada", "bob", "cleo"]
+    (tmp_path / "class/grades").rmdir()
+    assert names("class/build/grades") == ["ada", "bob", "cleo"]
+    assert names("class/ada/grades") == ["ada", "bob", "build", "cleo"], "ada handed something in"
+
+
 def test_links_are_not_followed(tmp_path):
     notebook(tmp_path / "secret" / "02_attention.ipynb")
     notebook(tmp_path / "class" / "ada" / "02_attention.ipynb")

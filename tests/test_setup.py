@@ -125,6 +125,16 @@ def test_too_little_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
     assert preflight.main().startswith("0.4 GB of disk are free here, the packages need 2")
 
 
+def test_lab_opens_the_first_lesson_there_is(tmp_path):
+    for numbers, first in (((), None), (("03", "02"), "02_x.ipynb"), (("00",), "00_x.ipynb")):
+        for number in numbers:
+            (tmp_path / "notebooks").mkdir(exist_ok=True)
+            (tmp_path / "notebooks" / f"{number}_x.ipynb").touch()
+        said = subprocess.run(["make", "-n", "-f", str(ROOT / "Makefile"), "lab"], cwd=_only_pins(tmp_path),
+                              capture_output=True, text=True).stdout  # fmt: skip
+        assert re.findall(r"jupyter lab .*?(?:/lab/tree/(\S+))?$", said, re.M) == [first or ""], said
+
+
 def test_bands_are_measured_by_the_command():
     for given, told in (("LESSONS=05 07", r"measure 05 07$"), ("LESSONS=", r"measure 00_.* 12_capstone$")):
         said = subprocess.run(["make", "-n", "bands", given], cwd=ROOT, capture_output=True, text=True)

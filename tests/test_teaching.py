@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from lib.course.lessons import ROOT, series
+from lib.course.runner import MEMORY
 from lib.grading.answers import answers, mutant_source, reference_source
 from lib.grading.exercise import exercises
 from lib.grading.exports import file_name
@@ -67,7 +68,9 @@ def rows(path: Path) -> list[list[str]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is made of Linux")
 def test_the_walk(tmp_path):
     release, grade = COMMANDS
-    made = course(release, tmp_path)
+    clone = tmp_path / "clone"  # the reader's, beside which the released folder is put
+    clone.mkdir()
+    made = course(release, clone)
     assert made.returncode == 0, made.stderr
     released = tmp_path / "transformer-course"
     assert [path.name[:2] for path in sorted((released / "notebooks").iterdir())] == ["02", "03"]
@@ -75,10 +78,10 @@ def test_the_walk(tmp_path):
         assert (released / name).is_file(), name
     assert os.access(released / ".binder/postBuild", os.X_OK)
 
-    hand_in(released, tmp_path / "submissions")
-    graded = course(f"{grade} --jobs 1", tmp_path)  # one worker's start is enough for five notebooks
+    hand_in(released, clone / "submissions")
+    graded = course(f"{grade} --jobs 1", clone)  # one worker's start is enough for five notebooks
     assert graded.returncode == 1, "eve's could not be graded\n" + graded.stderr
-    grades = tmp_path / "grades"
+    grades = clone / "grades"
     told = {who["name"]: who for who in json.loads((grades / "grades.json").read_text())["learners"]}
     assert list(told) == ["ann", "bob", "cleo", "dan", "eve"]
     lessons = {name: {lesson["lesson"]: lesson for lesson in who["lessons"]} for name, who in told.items()}
@@ -108,7 +111,7 @@ def test_the_hubs_link_opens_the_first_lesson():
     assert parts.path == "/hub/user-redirect/git-pull" and set(asked) == {"repo", "branch", "urlpath"}
     folder = asked["repo"].rsplit("/", 1)[1]
     assert asked["urlpath"] == f"lab/tree/{folder}/notebooks/{series()[0].path.name}"
-    assert f"course release --out {folder}" in PAGE
+    assert f"course release --out ../{folder} " in PAGE and f"cd ../{folder} && git init -b {asked['branch']} " in PAGE
 
 
 def test_binder_installs_what_environment_yml_does():
@@ -127,6 +130,20 @@ def test_the_container_installs_the_pins():
     assert f'ARG TORCH="{torch}"' in text and f"TORCH=\"{torch} --index-url" in PAGE
     for copied in re.findall(r"^COPY (?:--\S+ )?(.+) \S+$", text, re.M):
         assert all((ROOT / name).exists() for name in copied.split())
+    [home] = re.findall(r"COURSE_HOME=(\S+)", text)
+    assert f"-v course-home:{home} " in PAGE
+
+
+def test_what_must_not_go_along_is_left_out():
+    """Of commits what the walk makes, and of an image built in the clone the answers too."""
+    ignored, unsent = ((ROOT / name).read_text().split() for name in (".gitignore", ".dockerignore"))
+    for folder in ("submissions", "grades", "transformer-course"):
+        assert f"/{folder}/" in ignored and folder in unsent
+    assert "lib/grading/answers" in unsent
+
+
+def test_the_memory_a_learner_needs_is_what_doctor_asks_for():
+    assert f"- A learner needs {MEMORY:.0f} GiB of memory" in PAGE
 
 
 def test_assistants_are_asked_to_tutor():

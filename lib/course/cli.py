@@ -31,7 +31,7 @@ class Group(click.Group):
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def course() -> None:
-    """The transformer course: run its lessons, refresh them, fetch their data.
+    """The transformer course: its lessons and your progress, and models to train, size and serve.
 
     Every command has --help. A mistake costs one line and exit status 2.
     """
@@ -56,7 +56,8 @@ def lessons_command() -> None:
 @course.command("run")
 @click.argument("names", nargs=-1, metavar="[LESSON]...")
 @click.option("--preset", metavar="NAME", help="smoke, cpu, gpu or auto (the default).")
-@click.option("--jobs", "-j", type=click.IntRange(min=1), help="Lessons side by side; default: one per core.")
+@click.option("--jobs", "-j", type=click.IntRange(min=1),
+              help="Lessons side by side; default: as cores and memory allow.")
 @click.option("parameters", "-p", nargs=2, multiple=True, metavar="NAME VALUE", help="Set a parameter.")
 @click.option("--resume", is_flag=True, help="Keep lessons that are finished and have not changed since.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=1800, show_default=True, metavar="SECONDS",
@@ -73,8 +74,7 @@ def run_command(
     out: Path | None,
     own: bool,
 ) -> int:
-    """Execute lessons headless with papermill, side by side; all lessons if none is named.
-
+    """Execute lessons headless, side by side; all if none is named.
     A LESSON is a number (2 or 02), a name (attention, 02_attention) or the path of a notebook.
 
     Presets: smoke proves in seconds that the code runs, cpu is a laptop's size, gpu is worth a GPU. auto takes
@@ -82,9 +82,9 @@ def run_command(
     is the same as `-p preset X`. Any other parameter of a lesson's first code cell is set likewise:
     `-p seed 3`.
 
-    Executed notebooks and index.html go to the output folder. A lesson that fails is named with its cell and
-    error; the others go on, and the exit status is 1. Ctrl-C stops what is running and keeps what is finished;
-    --resume goes on from there.
+    Papermill executes them; the notebooks and index.html go to the output folder. A lesson that fails is named with
+    its cell and error; the others go on, and the exit status is 1. Ctrl-C stops what is running and keeps what is
+    finished; --resume goes on from there.
 
     Threads: a lesson computes on one thread (COURSE_THREADS=n asks for more), and the cores are divided among
     the lessons that run side by side (OMP_NUM_THREADS).
@@ -99,6 +99,10 @@ def run_command(
         if texts.setdefault("preset", preset) != preset:
             raise CourseError(f"--preset {preset} and -p preset {texts['preset']} disagree; give one")
     preset = runner.check_preset(texts.get("preset", "auto"))
+    if preset == "auto":
+        from lib.device import resolve_preset
+
+        preset = resolve_preset()
     env = {"COURSE_OWN": str(predictions.own_folder().absolute())} if own else {}
     tasks = [runner.Job(lesson, lesson.stem, runner.given(lesson, texts), preset, env) for lesson in chosen]
     if len({job.name for job in tasks}) < len(tasks):
@@ -106,8 +110,7 @@ def run_command(
     out = out or lessons.ROOT / "build" / "runs"
     kept = {job.name: result for job in tasks if resume and (result := runner.finished(out, job))}
     todo = [job for job in tasks if job.name not in kept]
-    # Lessons that share one GPU would measure each other, so there they run one after another.
-    workers = min(jobs or (1 if preset == "gpu" else runner.cores()), max(1, len(todo)))
+    workers = min(jobs or runner.side_by_side(preset), max(1, len(todo)))
     began = time.monotonic()
     status = 0
     with report.Progress(Console(stderr=True)) as progress:
@@ -141,11 +144,11 @@ def measure_command(
     only_seconds: bool,
     parameters: tuple[tuple[str, str], ...],
 ) -> int:
-    """Measure the claims of lessons and write their bands to data/expectations.json.
+    """Measure the claims of lessons, and write their bands.
 
-    Runs each lesson once per seed, headless. A band is the least and the greatest value, widened by the margin
-    that the lesson states at its claim. Under smoke only the seconds are kept. With -p only the claims are written
-    that a lesson makes for the sake of these parameters. For authors.
+    Runs each lesson once per seed, headless, and writes to data/expectations.json. A band is the least and the
+    greatest value, widened by the margin that the lesson states at its claim. Under smoke only the seconds are kept.
+    With -p only the claims are written that a lesson makes for the sake of these parameters. For authors.
     """
     from rich.console import Console
 
@@ -203,6 +206,9 @@ def main(arguments: list[str] | None = None) -> None:
         status: Any = course.main(args=arguments, prog_name="course", standalone_mode=False)
     except CourseError as problem:
         status = _complain(str(problem))
+    except click.exceptions.NoArgsIsHelpError as problem:
+        click.echo(problem.ctx.get_help())
+        status = 0
     except click.UsageError as problem:
         where = problem.ctx.command_path if problem.ctx else "course"
         status = _complain(f"{problem.format_message().rstrip('.')}; see `{where} --help`")

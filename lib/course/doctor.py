@@ -19,12 +19,11 @@ from pathlib import Path
 from lib import catalogue
 from lib.course.lessons import ROOT
 from lib.course.predictions import home
-from lib.course.runner import cores
+from lib.course.runner import MEMORY, cores, memory
 from lib.errors import CourseError
 
 PYTHONS = ((3, 11), (3, 14))  # from the first, below the second
 ROOM = 2.0  # GiB of disk that the data and a converted model need
-MEMORY = 3.0  # GiB that the lessons with the 135M model need
 
 
 @dataclass(frozen=True)
@@ -143,14 +142,7 @@ def _threads() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    import psutil
-
-    seen = psutil.virtual_memory()
-    free, whole = seen.available / 2**30, seen.total / 2**30
-    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):  # containers
-        if limit.is_file() and (text := limit.read_text().strip()).isdecimal() and int(text) < seen.total:
-            whole = int(text) / 2**30
-            free = min(free, whole)
+    free, whole = memory()
     what = f"{free:.1f} of {whole:.1f} GiB free"
     if free < MEMORY:
         yield Finding(

@@ -6,7 +6,7 @@ import click
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def doctor(as_json: bool) -> int:
-    """Tell what this machine offers, what works and what to fix, a line each.
+    """Tell what works on this machine and what to fix, a line each.
 
     Python, packages, PyTorch, device, threads, memory, disk, data, kernel. Works before the data are there. Exit
     status 1 if something that the lessons need is missing.

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -220,5 +221,8 @@ def _read(path: Path) -> dict[str, dict]:
         return {"seconds": dict(kept["seconds"]), "claims": dict(kept["claims"])}
     except FileNotFoundError:
         return {"seconds": {}, "claims": {}}
-    except (OSError, ValueError, KeyError, TypeError):
-        raise CourseError(f"{path} is damaged; restore it with `git checkout -- {path.name}`") from None
+    except OSError as problem:
+        raise CourseError(f"cannot read {path}: {problem.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        restore = f"git -C {shlex.quote(str(path.parent))} checkout -- {path.name}"
+        raise CourseError(f"{path} is damaged; restore it with `{restore}`") from None

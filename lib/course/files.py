@@ -63,12 +63,13 @@ def _umask() -> int:
 def read_kept(path: Path, build: Callable[..., T], what: str) -> dict[str, T]:
     """What a learner's own file keeps, {key: build(**record)}; {} if there is none.
 
-    A damaged file is set aside with one line, so that nothing is lost. what: its name in that line.
+    A damaged file is set aside with one line, so that nothing is lost. what: its name in that line. Raises OSError for
+    a file that is there and cannot be read now: who writes it anew would lose what it keeps.
     """
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         return {str(key): build(**record) for key, record in kept.items()}
-    except OSError:
+    except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError, CourseError):
         aside = next(p for n in range(1, 1000) if not (p := path.with_suffix(f".damaged-{n}")).exists())
@@ -77,4 +78,13 @@ def read_kept(path: Path, build: Callable[..., T], what: str) -> dict[str, T]:
             print(f"{what} could not be read; the file is set aside as {aside}.")
         except OSError:
             print(f"{what} in {path} could not be read; move the file away to start afresh.")
+        return {}
+
+
+def read_or_tell(path: Path, build: Callable[..., T], what: str) -> dict[str, T]:
+    """The same for who only reads: a file that cannot be read now costs one line, and nothing is lost."""
+    try:
+        return read_kept(path, build, what)
+    except OSError as problem:
+        print(f"({what} cannot be read, {path}: {problem.strerror or problem}; it stays as it is.)")
         return {}

@@ -32,7 +32,7 @@ def generate(
     seed: int,
     chat: bool,
 ) -> None:
-    """Let a model write on from a prompt; the text appears as it is written.
+    """Let a model write on from a prompt, as you watch.
 
     A model is `smollm2`, or a folder in Hugging Face's format with its tokenizer.json, or one that `course train`
     wrote. Without sampling options the likeliest token is taken each time; with any of them, tokens are drawn.

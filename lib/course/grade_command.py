@@ -45,10 +45,11 @@ def grade(
     nbgrader: bool,
     unsandboxed: bool,
 ) -> int:
-    """Grade notebooks: one, a learner's folder of them, or a folder of many learners' folders.
+    """Grade notebooks: one, a learner's folder, or a whole class.
 
-    Answers run in a sandbox, verdicts are made outside it. Grades are kept as they are made: after an interruption,
-    the same command finishes the rest; a file that has not changed is not judged again, unless its exercise has.
+    A class is a folder of learners' folders. Answers run in a sandbox, verdicts are made outside it. Grades are kept
+    as they are made: after an interruption, the same command finishes the rest; a file that has not changed is not
+    judged again, unless its exercise has.
 
     Exit status 0: all was graded. 1: some submission could not be; the table says which and why.
     """
@@ -66,7 +67,7 @@ def grade(
     hidden = tuple(str(p.absolute()) for p in (*paths, out))
     settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost", hidden)
     with Gradebook(db or out / "gradebook.sqlite") as book:
-        work = Work(list(paths), learner, book, seed, regrade, not unsandboxed)
+        work = Work(list(paths), out, learner, book, seed, regrade, not unsandboxed)
         try:
             with _bar(len(work.learners)) as (bar, task):
 
@@ -97,12 +98,14 @@ class Work:
     known already.
     """
 
-    def __init__(self, paths: list[Path], learner: str | None, book, seed: int | None, regrade: bool, isolated: bool):
+    def __init__(
+        self, paths: list[Path], out: Path, learner: str | None, book, seed: int | None, regrade: bool, isolated: bool
+    ):
         from lib.grading.submission import find
 
         self.book, self.seed, self.regrade, self.isolated = book, seed, regrade, isolated
         self.learners: dict[str, list] = {}
-        for found in find(paths, learner):
+        for found in find(paths, learner, out):
             self.learners.setdefault(found.learner, []).append(found)
         self.notes: list[tuple[str, Path, str]] = []
         self.judged = self.kept = 0

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from lib.course import expectations
-from lib.course.files import locked, read_kept, write_json
+from lib.course.files import locked, read_kept, read_or_tell, write_json
 from lib.course.predictions import home
 from lib.errors import CourseError
 
@@ -70,7 +70,7 @@ class Ledger:
         if not name.isidentifier():
             raise CourseError(f"a ledger's name is one plain word, not {name!r}")
         self.path = home() / "ledger" / f"{name}.json"
-        self.entries = read_kept(self.path, Entry, "The ledger")
+        self.entries = read_or_tell(self.path, Entry, "The ledger")
 
     def __repr__(self):
         return f"<ledger {self.path.stem}, {len(self.entries)} decisions>"
@@ -104,6 +104,12 @@ class Ledger:
         head = ("stage", "decision", "instead of", "rests on [from]")
         rule = tuple("-" * width for width in WIDTHS)
         return "\n".join(line for row in (head, rule, *cells) for line in _row(row))
+
+
+def everything() -> dict[str, dict[str, Entry]]:
+    """All ledgers, by name and key."""
+    names = sorted(path.stem for path in (home() / "ledger").glob("*.json") if path.stem.isidentifier())
+    return {name: Ledger(name).entries for name in names}
 
 
 def _row(cells: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ if it raises, lib's code takes over.
 """
 
 import contextlib
+import difflib
 import io
 import linecache
 import sys
@@ -278,7 +279,7 @@ def keep(id: str, cells: Iterable[str]) -> Path:
 
     Raises CourseError if there is no place for it in lib, no answer, or the answer does not pass.
     """
-    found = _seam(id)
+    found = seam(id)
     source = standing_alone(list(cells), found)
     problem = _tried(found, source)[1]
     if problem:
@@ -297,7 +298,7 @@ def drop(ids: Iterable[str] = ()) -> list[str]:
     """Switch answers off (all if none is named), here and in lessons to come; returns which were on."""
     ids = list(ids)
     for id in ids:
-        _seam(id)
+        seam(id)
     gone = [id for id in kept() if id in ids or not ids]
     for id in gone:
         try:
@@ -311,9 +312,12 @@ def drop(ids: Iterable[str] = ()) -> list[str]:
     return gone
 
 
-def _seam(id: str) -> Exercise:
+def seam(id: str) -> Exercise:
+    """The exercise whose answer can stand in lib's place; CourseError for any other id."""
     if id not in SEAMS:
-        raise CourseError(f"no answer to {id!r} can run in lib's place; these can: {', '.join(SEAMS)}")
+        near = difflib.get_close_matches(id, SEAMS, n=1)
+        guess = f". Did you mean {near[0]!r}?" if near else ""
+        raise CourseError(f"no answer to {id!r} can run in lib's place; these can: {', '.join(SEAMS)}{guess}")
     return exercise(id)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from lib.course.files import locked, read_kept, write_json
+from lib.course.files import locked, read_kept, read_or_tell, write_json
 
 
 @dataclass
@@ -30,8 +30,8 @@ def own_folder() -> Path:
 
 
 def load(lesson: str) -> dict[str, Guess]:
-    """The guesses kept for one lesson. A damaged file is set aside with one line, so that nothing is lost."""
-    return read_kept(_path(lesson), _guess, f"Your guesses for lesson {lesson}")
+    """The guesses kept for one lesson. A file that is damaged or cannot be read costs one line; nothing is lost."""
+    return read_or_tell(_path(lesson), _guess, _what(lesson))
 
 
 def save(lesson: str, guesses: dict[str, Guess]) -> None:
@@ -42,7 +42,7 @@ def save(lesson: str, guesses: dict[str, Guess]) -> None:
     path = _path(lesson)
     try:
         with locked(path):
-            kept = load(lesson)
+            kept = read_kept(path, _guess, _what(lesson))
             final = {key: guess for key, guess in kept.items() if guess.right is not None}
             write_json(path, {key: asdict(guess) for key, guess in (kept | guesses | final).items()})
     except OSError as problem:
@@ -107,6 +107,10 @@ def summary(guesses: Iterable[Guess]) -> str:
 
 def _path(lesson: str) -> Path:
     return home() / "guesses" / f"{lesson}.json"
+
+
+def _what(lesson: str) -> str:
+    return f"Your guesses for lesson {lesson}"
 
 
 def _guess(guess: str, sure: float | None = None, right: bool | None = None) -> Guess:

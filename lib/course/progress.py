@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from lib.course import ledger
 from lib.course.files import append_line
 from lib.course.predictions import Guess, calibration, every, home
+from lib.errors import CourseError
 
 VERSION = 1
 
@@ -211,4 +213,17 @@ def exported(overview: Overview) -> str:
             lesson: {key: asdict(guess) for key, guess in of_lesson.items()}
             for lesson, of_lesson in overview.guesses.items()
         },
+        "ledger": {
+            name: {key: asdict(entry) for key, entry in entries.items()}
+            for name, entries in ledger.everything().items()
+        },
+        "own": _own_answers(),
     }, indent=1, ensure_ascii=False) + "\n"  # fmt: skip
+
+
+def _own_answers() -> dict[str, str]:
+    """The sources of the answers that are switched on, by exercise."""
+    try:
+        return {p.stem: p.read_text(encoding="utf-8", errors="replace") for p in sorted((home() / "own").glob("*.py"))}
+    except OSError as problem:
+        raise CourseError(f"cannot read {problem.filename}: {problem.strerror}; nothing is exported") from None

@@ -13,9 +13,9 @@ from lib.errors import CourseError
 @click.command("progress")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE.html", help="Also write it as a page.")
 @click.option("--export", type=click.Path(path_type=Path), metavar="FILE.json", help="Also write all that is kept.")
-@click.option("--remove", is_flag=True, help="Remove what is kept of you; asks first.")
+@click.option("--remove", is_flag=True, help="Remove all that is kept of you; asks first.")
 def progress(html: Path | None, export: Path | None, remove: bool) -> None:
-    """Show your progress: exercises, points and tries, and how well your predictions hold.
+    """Show your progress: exercises, points, tries and predictions.
 
     Whenever a check in a lesson runs, its points are kept on this machine and nowhere else, beside your predictions:
     in your user folder, or in COURSE_HOME. The page is one file that asks nobody for anything.
@@ -94,13 +94,16 @@ def _write(path: Path, text: str) -> None:
 
 def _remove() -> None:
     home, kept = predictions.home(), journal()
-    paths = [kept] * kept.exists() + sorted((home / "guesses").glob("[0-9][0-9].*"))
+    paths = [kept] * kept.exists()
+    for pattern in ("guesses/[0-9][0-9].*", "ledger/[!.]*", "own/*.py"):
+        paths += sorted(home.glob(pattern))
     if not paths:
         click.echo("Nothing is kept of you here.")
         return
-    click.confirm(f"Remove {_n(len(paths), 'file')}: all checks and predictions?", abort=True)
+    what = "all checks, predictions, decisions and answers in use"
+    click.confirm(f"Remove {_n(len(paths), 'file')}: {what}?", abort=True)
     try:
-        for path in [*paths, *home.glob(".*.lock"), *home.glob("guesses/.*.lock")]:
+        for path in [*paths, *home.glob(".*.lock"), *home.glob("guesses/.*.lock"), *home.glob("ledger/.*.lock")]:
             path.unlink(missing_ok=True)
     except OSError as problem:
         raise CourseError(f"cannot remove {path}: {problem.strerror}; remove it by hand") from None

@@ -10,10 +10,10 @@ import click
               "earlier release.")
 @click.option("--lessons", metavar="LESSON,...", help="Only these, as 02,03; default: all.")
 def release(out: Path, lessons: str | None) -> None:
-    """Write the learner's copy of the course: lessons with empty answer cells, what they import, and no answers.
+    """Write the learner's copy of the course, without answers.
 
-    It holds neither references nor mutants, tests or the grader. An earlier release in the folder is replaced whole
-    or not at all; a .venv in it stays.
+    It holds the lessons with empty answer cells and what they import, and neither references nor mutants, tests or the
+    grader. An earlier release in the folder is replaced whole or not at all; a .venv in it stays.
     """
     from lib.grading.release import release as write
 

@@ -26,6 +26,7 @@ from lib.course.lessons import PRESETS, ROOT, Lesson, source
 from lib.errors import CourseError
 
 TIMEOUT = 1800.0
+MEMORY = 3.0  # GiB that the lessons with the 135M model need
 _GRACE = 5.0  # seconds a lesson gets to put its kernel down
 
 
@@ -66,6 +67,7 @@ class Task:
     started: float = 0.0
     ended: float = 0.0
     error: str = ""
+    key: str = ""
     kernel: int | None = None
     process: subprocess.Popen | None = None
     result: Result | None = None
@@ -80,6 +82,26 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def memory() -> tuple[float, float]:
+    """GiB of memory: what is free, and all that this process may use."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    free, whole = seen.available / 2**30, seen.total / 2**30
+    for limit in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):  # containers
+        if limit.is_file() and (text := limit.read_text().strip()).isdecimal() and int(text) < seen.total:
+            whole = int(text) / 2**30
+            free = min(free, whole)
+    return free, whole
+
+
+def side_by_side(preset: str) -> int:
+    """How many lessons may run at once: as many as there are cores for, and memory."""
+    if preset == "gpu":
+        return 1  # lessons that share one GPU would measure each other
+    return min(cores(), max(1, int(memory()[0] // MEMORY)))
 
 
 # ------------------------------------------------------------------------------------------- parameters
@@ -160,16 +182,25 @@ def key(job: Job) -> str:
         for cell in job.lesson.notebook["cells"]
     ]
     own = Path(job.env["COURSE_OWN"]).glob("*.py") if "COURSE_OWN" in job.env else ()
-    answers = [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in sorted(own)]
+    answers = [[path.name, hashlib.sha256(_bytes(path)).hexdigest()] for path in sorted(own)]
     what = json.dumps([cells, job.parameters, job.preset, _library(), answers, platform.python_version()])
     return hashlib.sha256(what.encode()).hexdigest()
 
 
 def _library() -> str:
     digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "lib").rglob("*.py"), *(ROOT / "data").glob("*.*")]):
-        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    for path in sorted([*(ROOT / "lib").rglob("*.py"), *(ROOT / "data").rglob("*")]):
+        name = path.relative_to(ROOT)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):  # as in .ipynb_checkpoints
+            digest.update(f"{name}\n".encode() + _bytes(path))
     return digest.hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as problem:
+        raise CourseError(f"cannot read {path}: {problem.strerror}") from None
 
 
 def _receipt(out: Path, name: str) -> Path:
@@ -265,6 +296,7 @@ class _Runner:
             (place / folder).mkdir(parents=True)
         for old in (_receipt(self.out, task.job.name), self.out / f"{task.job.name}.ipynb"):
             old.unlink(missing_ok=True)
+        task.key = key(task.job)  # of the code it starts with: what is written while it runs is not what ran
         env = {
             **os.environ,
             # A lesson computes on one thread unless it asks for more; more than its share of cores never pays.
@@ -397,7 +429,7 @@ def _result(task: Task, state: str) -> Result:
         seconds=round(task.seconds, 1),
         cells=task.cells,
         error=task.error,
-        key=key(task.job),
+        key=task.key,
     )
 
 

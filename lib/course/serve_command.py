@@ -53,7 +53,9 @@ def serve(
     threads: int,
     device: str,
 ) -> int:
-    """Serve a model: POST /v1/chat/completions as OpenAI's clients send it, and a chat page at /.
+    """Serve a model to OpenAI's clients, and a chat page to browsers.
+
+    Clients POST to /v1/chat/completions, the chat page is at /.
 
     A model is `smollm2`, or a folder in Hugging Face's format whose tokenizer.json knows the chat marks <|im_start|>
     and <|im_end|>. Requests share a batch, which they join and leave at any step; each has its own sampling

@@ -29,10 +29,10 @@ FONT = "STIXTwoMath-Regular.ttf"
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write; default: build/site.")
 @click.option("--lessons", metavar="LESSON,...", help="Only these, as 02,03; default: all.")
 def site(out: Path | None, lessons: str | None) -> None:
-    """Build the website from the lessons as they are committed; nothing is executed.
+    """Build the website from the lessons as they are committed.
 
-    It works from a folder as well as from a server, and loads nothing from another host. An earlier site in the
-    folder is replaced whole or not at all.
+    Nothing is executed. It works from a folder as well as from a server, and loads nothing from another host. An
+    earlier site in the folder is replaced whole or not at all.
     """
     names = [name.strip() for name in (lessons or "").split(",") if name.strip()]
     index = build(find(names), out or ROOT / "build" / "site")

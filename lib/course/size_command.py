@@ -49,7 +49,7 @@ class Amount(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--list", "listed", is_flag=True, help="List the models and devices that are known by name.")
 def size(source, device_name, as_json, listed, architecture, **options) -> None:
-    """What a model costs: parameters, FLOPs, memory, time, energy, money.
+    """What a model costs: parameters, memory, time, energy, money.
 
     MODEL_OR_CONFIG is a Hugging Face config.json, a folder with one, or a name such as gpt2 or
     meta-llama/Llama-3.1-8B. Parameters are exact. Memory is an estimate, times are the least that the device's

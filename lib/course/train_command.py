@@ -78,7 +78,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1, for large models all cores.")
 @click.option("--seed", type=click.IntRange(0), help="Starting weights, batches and dropout; default: 0.")
 def train(text: Path | None, out: Path, resume: bool, shard: bool, **given: Any) -> int:
-    """Train a transformer on a text: characters or BPE tokens, the last tenth held out.
+    """Train a transformer on a text, and watch it learn.
+
+    It reads characters or BPE tokens, and the last tenth of the text is held out.
 
     Shows a progress bar with the loss, and at each look at the held-out text a line and a sample. Ctrl-C saves and
     stops; `--resume` goes on, and ends with the very weights of a run that was never stopped. The folder holds
@@ -188,6 +190,12 @@ def model_config(options: dict[str, Any], vocab_size: int) -> "Config":
     """The model that options ask for: Llama's kind, which transformers reads too."""
     from lib.transformer import Config
 
+    heads, width = options["n_head"], options["d_model"]
+    if width % (2 * heads):
+        raise CourseError(
+            f"--d-model {width} does not divide into --n-head {heads} heads of even width; take a multiple of "
+            f"{2 * heads}, such as --d-model {max(1, round(width / (2 * heads))) * 2 * heads}"
+        )
     sizes = {name: options[name] for name in ("n_layer", "n_head", "d_model", "block_size", "dropout")}
     return Config.llama(vocab_size=vocab_size, d_ff=_width(options["d_model"]), **sizes)
 

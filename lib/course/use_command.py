@@ -13,11 +13,11 @@ from lib.errors import CourseError
 @click.option("--off", is_flag=True, help="Go back to lib's code, for the exercise named or for all.")
 @click.option("--list", "listing", is_flag=True, help="Show what is switched on, and what can be.")
 def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None:
-    """Let later lessons run on your own answer to an exercise, in place of lib's code.
+    """Let later lessons run on your own answer to an exercise.
 
-    The answer is read from NOTEBOOK (by default the lesson's own) and has to pass its check with full marks. Each
-    later lesson puts it to the check again, says in one line whose code runs, and goes on with lib's if yours fails.
-    In a notebook the same is `from lib.course import use, use_lib`.
+    It stands in lib's place, is read from NOTEBOOK (by default the lesson's own) and has to pass its check with full
+    marks. Each later lesson puts it to the check again, says in one line whose code runs, and goes on with lib's if
+    yours fails. In a notebook the same is `from lib.course import use, use_lib`.
     """
     from lib.course import lessons, own
 
@@ -32,6 +32,7 @@ def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None
             click.echo(f"{each:<18} {seam.name:<15} {'yours' if each in on else 'lib'}")
         click.echo(f"Kept in {own.own_folder()}.")
     else:
+        own.seam(id)
         [lesson] = lessons.find([str(notebook) if notebook else id[:2]])
         cells = [lessons.source(cell) for cell in lesson.notebook["cells"] if cell.get("cell_type") == "code"]
         path = own.keep(id, cells)

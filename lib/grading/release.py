@@ -199,14 +199,14 @@ Your copy of the course: notebooks that build a transformer step by step, on you
 You need Python 3.11 to 3.13, pip and make.
 
 ```
-make lab     # sets everything up the first time (about 2 GB, a few minutes), then opens JupyterLab on the lessons
+make lab     # sets everything up the first time (about 3 GB, a few minutes), then opens JupyterLab on the lessons
 make run     # executes every lesson headless; results and an index page under build/
 ```
 
 On Linux, plain PyTorch brings CUDA, which is several GB. For a small CPU-only build, pass the arguments that the
 selector on PyTorch's own site shows: `make lab TORCH="torch==2.13.0 --index-url <that address>"`.
 
-Windows has no make by default. In PowerShell:
+Windows was not tried. It has no make by default; in PowerShell:
 
 ```
 py -3.11 -m venv .venv

@@ -28,16 +28,17 @@ class Submission:
     problem: str = ""
 
 
-def find(paths: list[Path], learner: str | None = None) -> list[Submission]:
+def find(paths: list[Path], learner: str | None = None, out: Path | None = None) -> list[Submission]:
     """The notebooks under each path: a notebook, a learner's folder of them, or a folder of learners' folders.
 
-    learner: the name for a path that is one learner's. Raises CourseError for a path that holds nothing to grade.
+    learner: the name for a path that is one learner's. out: where grades are written, which is no learner. Raises
+    CourseError for a path that holds nothing to grade.
     """
     found = []
     for path in paths:
         if not path.exists():
             raise CourseError(f"no file or folder {path}; check the path")
-        here = list(_one(path.resolve() if path.is_symlink() else path, learner))
+        here = list(_one(path.resolve() if path.is_symlink() else path, learner, out))
         if not here:
             raise CourseError(
                 f"no notebook in {path}; give a notebook, a learner's folder of notebooks, or a folder of such folders"
@@ -46,7 +47,7 @@ def find(paths: list[Path], learner: str | None = None) -> list[Submission]:
     return found
 
 
-def _one(path: Path, learner: str | None) -> Iterator[Submission]:
+def _one(path: Path, learner: str | None, out: Path | None) -> Iterator[Submission]:
     path = path.absolute()
     if path.is_file():
         # ada/02_attention.ipynb is ada's; ada.ipynb is too
@@ -57,9 +58,10 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
     else:
         for file in _notebooks(path, 0):
             yield Submission(path.name, file, "it lies beside the learners' folders; put it into its learner's")
-        if learner is not None and any(True for _ in _folders(path)):
+        folders = [f for f in _folders(path) if not (out and _for_grades(f, out))]
+        if learner is not None and folders:
             raise CourseError(f"{path} holds several folders; --learner names one learner's folder or notebook")
-        for folder in _folders(path):
+        for folder in folders:
             files = list(_notebooks(folder, DEEP))
             for file in files:
                 yield Submission(folder.name, file)
@@ -71,6 +73,11 @@ def _one(path: Path, learner: str | None) -> Iterator[Submission]:
 def _folders(path: Path) -> list[Path]:
     hidden = re.compile(r"\.[^.]|__")  # .git, __MACOSX; but "..x" is somebody's
     return sorted(p for p in path.iterdir() if p.is_dir() and not hidden.match(p.name))
+
+
+def _for_grades(folder: Path, out: Path) -> bool:
+    """Whether a folder is there for the grades, or for what leads to them, and not for a learner."""
+    return out.resolve().is_relative_to(folder.resolve()) and not any(_notebooks(folder, DEEP))
 
 
 def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
