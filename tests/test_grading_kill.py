@@ -15,14 +15,13 @@ from hostile import CORPUS
 from test_grading_hostile import COURSE, FRUGAL, Class, adopted, needs_isolation
 
 pytestmark = needs_isolation
-KILLS, PARTS = 8, 6  # twenty in all: of the whole command, of warm processes, of workers
-NAMES = ["good_plain", "good_03", "helper_in_another_cell", "copied_right_then_wrong", "half_done", "partly_right",
-         "segfault", "exit_at_definition", "numpy_inside", "answer_in_the_cell_below"]  # fmt: skip
+KILLS, PARTS = 3, 2  # of the whole command; of warm processes and of workers each: seven in all
+NAMES = ["good_plain", "good_03", "half_done", "partly_right", "segfault", "exit_at_definition"]
 
 
 @pytest.fixture(scope="module")
 def learners(tmp_path_factory):
-    """Ten learners, right, wrong and crashing, and what an undisturbed run gives them."""
+    """Six learners, right, wrong and crashing, and what an undisturbed run gives them."""
     entries = [e for name in NAMES for e in CORPUS if e.name == name]
     few = Class(entries, tmp_path_factory.mktemp("kill")).build()
     began = time.monotonic()
@@ -34,9 +33,9 @@ def learners(tmp_path_factory):
     return few
 
 
-def start(few, out, *options):
+def start(few, out, *options, workers=1):
     """The command, in a process group of its own, as a terminal starts it."""
-    line = [sys.executable, "-c", COURSE, "grade", str(few.folder), "--out", str(out), "--seed", "7", "-j", "2"]
+    line = [sys.executable, "-c", COURSE, "grade", str(few.folder), "--out", str(out), "--seed", "7", f"-j{workers}"]
     with open(few.top / "said", "wb") as said:
         return subprocess.Popen([*line, *options], env=os.environ | FRUGAL, stdout=said, stderr=said,
                                 start_new_session=True)  # fmt: skip
@@ -70,8 +69,8 @@ def test_killed_at_random_moments(learners, tmp_path):
             run = start(learners, out)
             if i % 4 == 0:  # at any moment at all, before there is anything to lose as well
                 wait_for(run, lambda: False, rng.uniform(0, learners.seconds))
-            else:  # while grades are being made, one to six of them later
-                more = rng.randint(1, 6)
+            else:  # while grades are being made, one to four of them later
+                more = rng.randint(1, 4)
                 wait_for(run, lambda: grades(out).total() >= have + more)  # noqa: B023
                 time.sleep(rng.uniform(0, 0.05))
             cut += run.poll() is None
@@ -82,7 +81,7 @@ def test_killed_at_random_moments(learners, tmp_path):
                 out = tmp_path / str(i + 1)
         assert start(learners, out).wait() == 0
     assert grades(out) == learners.undisturbed
-    assert cut >= KILLS * 3 // 4, "the kills came too late to show anything"
+    assert cut >= KILLS * 2 // 3, "the kills came too late to show anything"
     assert left == []
 
 
@@ -105,7 +104,7 @@ def below(run, what):
 def test_parts_killed_while_it_runs(what, learners, tmp_path):
     rng, killed = random.Random(5), 0
     with adopted() as left:
-        run = start(learners, tmp_path)
+        run = start(learners, tmp_path, workers=2 if what == "workers" else 1)
         while run.poll() is None and killed < PARTS:
             before = grades(tmp_path).total()
             wait_for(run, lambda: grades(tmp_path).total() > before, 20)  # noqa: B023
@@ -121,7 +120,8 @@ def test_parts_killed_while_it_runs(what, learners, tmp_path):
         assert found <= learners.undisturbed
         if what == "sandboxes":  # not even one exercise is lost to it
             assert status == 0 and found == learners.undisturbed, (learners.top / "said").read_text()
-        assert start(learners, tmp_path).wait() == 0
+        elif found != learners.undisturbed:
+            assert start(learners, tmp_path).wait() == 0
     assert grades(tmp_path) == learners.undisturbed
     assert killed >= PARTS // 2, "it was over too soon to show anything"
     assert left == []
