@@ -124,10 +124,14 @@ def curves(ax: Axes, series: Mapping[str, Sequence], x=None, xlabel="", ylabel="
         ax.legend()
 
 
-def bars(ax: Axes, values: Mapping[str, float], ylabel="", title="", digits: int = 2, errors=None) -> None:
-    """Draw one bar per name with its value on top. errors: per name, how far it may be below and above."""
+def bars(ax: Axes, values: Mapping[str, float], ylabel="", title="", digits: int = 2, errors=None, among=None) -> None:
+    """Draw one bar per name with its value on top. errors: per name, how far it may be below and above.
+
+    among: all names that share the colours, where this figure is one of several that show some of them.
+    """
     spread = None if errors is None else list(zip(*(errors[name] for name in values), strict=True))
-    colours = [PALETTE[i % len(PALETTE)] for i in range(len(values))]
+    order = list(values if among is None else among)
+    colours = [PALETTE[order.index(name) % len(PALETTE)] for name in values]
     drawn = ax.bar(list(values), [float(v) for v in values.values()], yerr=spread, color=colours, capsize=4)
     ax.bar_label(drawn, fmt=f"%.{digits}f", padding=2)
     ax.margins(y=0.15)
