@@ -28,6 +28,15 @@ def test_show_puts_the_caption_in_three_places(monkeypatch, capsys):
     assert not plt.get_fignums()
 
 
+def test_a_name_keeps_its_colour_in_every_figure():
+    fig, axes = plt.subplots(1, 2)
+    plotting.bars(axes[0], {"a": 1.0, "b": 2.0, "c": 3.0})
+    plotting.bars(axes[1], {"a": 1.0, "c": 3.0}, among=("a", "b", "c"))
+    all_three, two = ([bar.get_facecolor() for bar in ax.patches] for ax in axes)
+    assert two == [all_three[0], all_three[2]]
+    plt.close(fig)
+
+
 def test_a_bar_carries_its_interval_and_its_number_above_that():
     fig, ax = plt.subplots()
     plotting.bars(ax, {"a": 10.0, "b": 20.0}, digits=0, errors={"a": (4, 1), "b": (0, 8)})
