@@ -116,7 +116,8 @@ def command(hidden: tuple[str, ...] = ()) -> list[str]:
             line += ["--symlink", os.readlink(place), place]
         elif os.path.exists(place):
             line += ["--ro-bind", place, place]
-    line += ["--tmpfs", "/tmp"]  # before what follows: Python itself may live in there
+    # Before what follows, for Python itself may live in there; open to all, for PyTorch with CUDA writes as it loads.
+    line += ["--perms", "1777", "--tmpfs", "/tmp"]
     course = LIB.parent if (LIB.parent / "notebooks").is_dir() else LIB  # a checkout, or a package in site-packages
     masks = sorted({os.path.realpath(p) for p in (course, *hidden)})
     bound = [*SYSTEM]
