@@ -188,7 +188,7 @@ def test_nothing_is_left_for_the_next_answer(box):
     look = (
         "    import ctypes, os, socket, sys\n    s = socket.socket(socket.AF_UNIX)\n    there = []\n"
         "    try:\n        s.connect('\\0left'); there.append('socket')\n    except OSError: pass\n"
-        "    there += [n for n in os.listdir('/tmp') if not sys.prefix.startswith(f'/tmp/{n}/')]\n"  # Python itself
+        "    there += [n for n in os.listdir('/tmp') if not f'{sys.prefix}/'.startswith(f'/tmp/{n}/')]\n"
         "    return there + os.listdir('/dev/shm') + [ctypes.CDLL(None).shmget(4711, 4096, 0)]"
     )
     with f(box, leave) as answer:

@@ -224,7 +224,7 @@ if os.fork() == 0:
 for place in ("/tmp", "/dev/shm"):
     try_to("a file", read, place + "/LEFT-BEHIND")
     # but for this Python, which may live there
-    try_to("anything", lambda: [n for n in os.listdir(place) if not sys.prefix.startswith(f"{place}/{n}/")])
+    try_to("anything", lambda: [n for n in os.listdir(place) if not f"{sys.prefix}/".startswith(f"{place}/{n}/")])
 libc.shmget.restype = ctypes.c_int
 try_to("shared memory", lambda: libc.shmget(0x1E55, 4096, 0) >= 0)
 try_to("a queue", lambda: libc.msgget(0x1E55, 0) >= 0)
