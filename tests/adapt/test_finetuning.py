@@ -1,5 +1,7 @@
 """Fine-tuning: the loss mask, batches that repeat, runs that learn and go on, clear refusals."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,6 +57,11 @@ def test_it_learns_by_heart():
         before = answer_loss(model, *batch(some_rows())).item()
     history = finetune(model, some_rows(), TrainConfig(steps=100, batch_size=3, lr=3e-3, warmup=5, weight_decay=0.0))
     assert before > 3 and history.train_loss[-1] < 0.7 and history.step == 100
+
+
+def test_a_batch_is_a_step_whatever_the_config_accumulates():
+    losses = [finetune(tiny(), some_rows(), dataclasses.replace(CONFIG, accumulate=a)).train_loss for a in (1, 3)]
+    assert losses[0] == losses[1]
 
 
 class Stop(Exception):

@@ -19,7 +19,8 @@ from lib.course.cli import main
 from lib.course.training_run.live import Run
 from lib.device import threads
 from lib.errors import CourseError
-from lib.trainer.parallel import ALONE, Team, join
+from lib.trainer.history import History
+from lib.trainer.parallel import ALONE, Team, Together, join
 from lib.training import TrainConfig
 from lib.transformer import Config, Transformer
 
@@ -355,6 +356,33 @@ def test_when_one_wants_to_leave_all_leave_together(tmp_path, theirs, ours, end)
     assert history.step == end, "ours is heard with the next gradients, theirs at once"
     with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
         assert len(json.loads(file.metadata()["about"])["history"]["train_loss"]) == end
+
+
+def test_a_team_agrees_where_to_go_on_and_follows_the_leader_before_the_first_step():
+    class Asked(Team):
+        def agree(self, value, what):
+            told.append(value)
+
+        def follow(self, tensors):
+            told.append(sum(t.numel() for t in tensors))
+
+    told = []
+    model = Transformer(Config.llama(vocab_size=9, block_size=4, n_layer=1, n_head=1, d_model=4))
+    part = Together(Asked(1, 2), model, TrainConfig(batch_size=2), lambda done, loss: False)
+    assert not told
+    part.begin(History(train_loss=[1.0] * 7))
+    assert told == [7, sum(p.numel() for p in model.parameters())]
+
+
+def test_each_draws_its_own_dropout_and_the_leader_what_one_process_draws():
+    model = Transformer(Config.llama(vocab_size=9, block_size=4, n_layer=1, n_head=1, d_model=4))
+    config, drawn = TrainConfig(batch_size=3), []
+    for rank in range(3):
+        torch.manual_seed(5)
+        Together(Team(rank, 3), model, config, lambda done, loss: False).before(0)
+        drawn.append(torch.rand(4).tolist())
+    torch.manual_seed(5)
+    assert drawn[0] == torch.rand(4).tolist() and drawn[0] != drawn[1] != drawn[2] != drawn[0]
 
 
 def test_alone_without_torchrun():
