@@ -151,7 +151,8 @@ class Together(Part):
         self.team.follow(self.held)
 
     def before(self, step: int) -> None:
-        torch.manual_seed(torch.initial_seed() + (self.team.rank << 48))  # each draws its own dropout
+        # Each draws its own dropout. A CPU looks at a seed's lower 32 bits only; this spreads the ranks over them.
+        torch.manual_seed(torch.initial_seed() + self.team.rank * 2_654_435_761)
 
     def weigh(self, loss: Tensor) -> Tensor:
         return loss * self.share  # a mean over this process's rows, weighted by how many they are
