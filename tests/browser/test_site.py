@@ -79,3 +79,19 @@ def test_a_folded_answer_opens_when_asked(page: Page, site: Path):
     assert not folded.locator("p").first.is_visible()
     folded.locator("summary").click()
     assert folded.locator("p").first.is_visible()
+
+
+def test_what_happened_opens_by_keyboard_and_without_a_script_and_is_printed(browser: Browser, site: Path):
+    page = browser.new_page(java_script_enabled=False)
+    page.goto((site / "notebooks" / "02_attention.html").as_uri())
+    folded = page.locator("article details.told")
+    outcome = folded.filter(has_text="Outcome: c) nearly all of it").locator(".cell_output")
+    assert not outcome.is_visible() and folded.count() > 5
+    page.emulate_media(media="print")
+    assert outcome.is_visible()
+    page.emulate_media(media="screen")
+    assert not outcome.is_visible()
+    folded.filter(has_text="Outcome: c) nearly all of it").locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert outcome.is_visible()
+    page.close()

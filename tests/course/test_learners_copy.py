@@ -215,7 +215,8 @@ def test_make_knows_the_learners_targets(copy):
     said = subprocess.run([*MAKE, "help"], cwd=copy, capture_output=True, text=True)
     assert re.findall(r"^  make (\w+)", said.stdout, re.M) == [
         "help", "setup", "data", "run", "lab", "doctor", "clean"], said.stderr
-    assert subprocess.run([*MAKE, "-n", "lab"], cwd=copy, capture_output=True).returncode == 0
+    lab = subprocess.run([*MAKE, "-n", "lab"], cwd=copy, capture_output=True, text=True)
+    assert lab.returncode == 0 and "-r requirements/learn.lock" in lab.stdout, lab.stderr
     for name in ("pytest", "ruff", "nbval", "nbgrader", "tests/", "benchmarks", "teach", "(ROLE="):
         assert name not in (copy / "Makefile").read_text().replace(".pytest_cache .ruff_cache", "")
 

@@ -47,8 +47,8 @@ def _mathml(node: nodes.Element, block: bool) -> str:
 
 
 def _open_fold(writer, node: HideCodeCellNode) -> None:
-    """What MyST-NB folds, without its label for screen readers, which says the same of each."""
-    classes = " ".join(["hide", *node["classes"]])
+    """What MyST-NB folds, looking as all folds do, and without its label for screen readers, the same for each."""
+    classes = " ".join(["told", *node["classes"]])
     writer.body.append(f'<details class="{classes}">\n<summary>{escape(node["prompt_show"])}</summary>\n')
 
 
