@@ -22,12 +22,8 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB
 
 import torch
 
-from lib import dialogues, specialist
-from lib.corpus import shakespeare
-from lib.device import pick_device
-from lib.errors import CourseError
-from lib.evaluation import mean_rouge, surprise
-from lib.finetuning import (
+from lib.adapt import specialist
+from lib.adapt.finetuning import (
     EXAMPLES,
     METHODS,
     RECIPE,
@@ -40,8 +36,13 @@ from lib.finetuning import (
     summarise,
     training_set,
 )
-from lib.pretrained import load_smollm2
+from lib.corpus import shakespeare
+from lib.decide.evaluation import mean_rouge, surprise
+from lib.device import pick_device
+from lib.errors import CourseError
+from lib.shop import dialogues
 from lib.transformer import count_parameters
+from lib.weights.pretrained import load_smollm2
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "build" / "benchmarks" / "finetuning.json"

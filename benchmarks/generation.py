@@ -28,11 +28,11 @@ import transformers
 from torch import Tensor
 
 from lib import corpus
-from lib.catalogue import smollm2_folder
-from lib.decoding import Decoder
 from lib.generation import generate, left_pad
-from lib.pretrained import load_smollm2
+from lib.inference.decoding import Decoder
+from lib.sources.catalogue import smollm2_folder
 from lib.transformer import Transformer, count_parameters
+from lib.weights.pretrained import load_smollm2
 
 OUT = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "generation.json"
 PROMPTS = (

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 
 from lib import corpus, training
-from lib.catalogue import smollm2_folder
-from lib.course.train_command import PRESETS, model_config, train_config
-from lib.decoding import Decoder
+from lib.course.commands.train import PRESETS, model_config, train_config
 from lib.device import ceilings, pick_device
 from lib.errors import CourseError
 from lib.generation import stream
-from lib.pretrained import load_smollm2
+from lib.inference.decoding import Decoder
+from lib.sources.catalogue import smollm2_folder
 from lib.tokenizer import CharTokenizer
 from lib.training import TrainConfig
 from lib.transformer import Config, Transformer, count_parameters
+from lib.weights.pretrained import load_smollm2
 
 OUT = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "gpu.json"
 TARGET = 1.4697  # nats a character: what the public recipe of this size ends with on Shakespeare

@@ -28,10 +28,11 @@ import nbformat
 import psutil
 from nbformat.v4 import new_code_cell, new_notebook
 
-from lib.course.lessons import ROOT, find
-from lib.grading.answers import answer, mutant_source, reference_source
-from lib.grading.exercise import exercise
-from lib.grading.notebook import solve
+from lib.answers import answer, mutant_source, reference_source
+from lib.exercises.exercise import exercise
+from lib.lesson.cells import solve
+from lib.lesson.series import find
+from lib.sources.places import ROOT
 
 OUT = ROOT / "build/benchmarks/grading.json"
 EXERCISES = ("02.causal_mask", "02.attention", "03.split_heads", "04.count_params")
@@ -39,7 +40,7 @@ OTTER = "otter-grader==7.0.0"
 JUDGED = "evaluate(exercise({id!r}), {name}).points"
 HERE = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # nbgrader calls alembic by its bare name
 QUIET = {"OMP_NUM_THREADS": "1", "PATH": HERE, "PYTHONWARNINGS": "ignore", "JUPYTER_PLATFORM_DIRS": "1"}
-USES = "from lib.grading.check import evaluate\nfrom lib.grading.exercise import exercise\n"
+USES = "from lib.exercises.result import evaluate\nfrom lib.exercises.exercise import exercise\n"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 PRELUDE = "import math\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\ntorch.set_num_threads(1)"
 

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lib.course import lessons
+from lib.lesson import series
 
 OUT = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "headless.json"
 
@@ -30,7 +30,7 @@ def papermill(preset: str) -> float:
     """All lessons, one after another."""
     with tempfile.TemporaryDirectory() as folder:
         plain = [sys.executable, "-m", "papermill", "-p", "preset", preset]
-        return sum(seconds([*plain, str(lesson.path), f"{lesson.stem}.ipynb"], folder) for lesson in lessons.find())
+        return sum(seconds([*plain, str(lesson.path), f"{lesson.stem}.ipynb"], folder) for lesson in series.find())
 
 
 def course(preset: str, jobs: int) -> float:
@@ -42,12 +42,12 @@ def course(preset: str, jobs: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="smoke", choices=lessons.PRESETS)
+    parser.add_argument("--preset", default="smoke", choices=series.PRESETS)
     parser.add_argument("--jobs", default=2, type=int)
     parser.add_argument("--repeats", default=3, type=int)
     parser.add_argument("--out", default=OUT, type=Path)
     options = parser.parse_args()
-    print(f"{len(lessons.find())} lessons, preset {options.preset}\n")
+    print(f"{len(series.find())} lessons, preset {options.preset}\n")
     print(f"{'round':8}{'papermill':>12}{f'run --jobs {options.jobs}':>16}{'ratio':>8}", flush=True)
     rounds = []
     for n in range(options.repeats):

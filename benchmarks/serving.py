@@ -29,8 +29,8 @@ import psutil
 import torch
 import transformers
 
-from lib.catalogue import smollm2_folder
-from lib.pretrained import ChatTokenizer
+from lib.sources.catalogue import smollm2_folder
+from lib.weights.pretrained import ChatTokenizer
 
 OUT = Path(__file__).resolve().parent.parent / "build" / "benchmarks" / "serving.json"
 TOKEN = "benchmark"

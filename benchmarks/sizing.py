@@ -89,8 +89,8 @@ def measured(name: str) -> int:
 
 
 def estimated(name: str) -> float:
-    """What lib.sizing says of the same shape, without running anything."""
-    from lib import counting, sizing
+    """What lib.decide.sizing says of the same shape, without running anything."""
+    from lib.decide import counting, sizing
 
     what, batch, context, fields = SHAPES[name]
     llama = "norm" not in fields

@@ -1,10 +1,19 @@
 """Build a transformer, then decide about one: the library behind the lessons.
 
-Read the files in the order of the lessons: errors, device, catalogue, corpus, tokenizer, embedding, attention,
-transformer, training, parallel, generation, decoding, replay, serving, pretrained, convert, images, vision, retail,
-evaluation, intents, scenarios, families, metamodel, counting, sizing, scaling, dialogues, finetuning, specialist, desk,
-customers, plotting.
-`lib.course` runs the lessons, `lib.grading` checks the exercises; neither is imported by the model.
+The transformer's story is told by the files at the top. Read them in this order: errors, device, corpus, tokenizer,
+embedding, attention, transformer, training, generation, vision. Everything else has a room:
+
+- `sources`: data and weights that packages carry, fetched and verified
+- `trainer`: what a run needs around the plain loop
+- `weights`: other people's weights in our model, and ours in their formats
+- `inference`: writing fast, and for many at once
+- `decide`: counting, sizing and judging models
+- `shop`: one company, its records and its customers
+- `adapt`: a model taught one job, or made for one
+- `exercises`, `lesson`: what a notebook asks, checks and shows
+
+`lib.grading` judges what others hand in, and `lib.course` is the command line. A room imports only from those above it
+in this list, and the story from none but `sources`; the import contracts in pyproject.toml hold it to that.
 
 Axis letters, the same in every shape comment and docstring:
 
@@ -14,3 +23,7 @@ Axis letters, the same in every shape comment and docstring:
     D  model width (d_model)     Dh  width of one head
     V  vocabulary                F   feed-forward width (d_ff)
 """
+
+from lib.moved import install
+
+install()

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from lib import catalogue
 from lib.errors import CourseError
+from lib.sources import catalogue
 
 Text = TypeVar("Text", str, list, torch.Tensor)
 

@@ -295,7 +295,7 @@ def gpt2() -> BPETokenizer:
 
     GPT-2 has one id more, 50256, for "<|endoftext|>". It is a control sign, not text, so it is not in here.
     """
-    from lib import catalogue
+    from lib.sources import catalogue
 
     return BPETokenizer.from_tiktoken(catalogue.path("openai-whisper", "gpt2.tiktoken"))
 

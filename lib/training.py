@@ -2,8 +2,8 @@
 
 A run is a pure function of its TrainConfig, the starting weights and the text: batches and dropout are drawn from
 (seed, step), so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
-Several processes can train one model together (lib.parallel): the batch stays the same, each reads its share of it,
-and may keep only its share of the weights.
+Several processes can train one model together (lib.trainer.parallel): the batch stays the same, each reads its share of
+it, and may keep only its share of the weights.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lib import corpus
 from lib.errors import CourseError
-from lib.parallel import ALONE, Team, cut, is_cut, whole
+from lib.trainer.parallel import ALONE, Team, cut, is_cut, whole
 from lib.transformer import Config, Transformer
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import catalogue, corpus
+from lib import corpus
 from lib.errors import CourseError
+from lib.sources import catalogue
 
 
 def sha256(text):

@@ -3,17 +3,17 @@
 import itertools
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 
-from lib.course import lessons
-from lib.course.reading import reading
-from lib.course.refresh import renewed
-from lib.grading.exercise import exercises
+from lib.course.authoring.renewal import renewed
+from lib.course.website.reading_time import reading
+from lib.exercises.exercise import exercises
+from lib.lesson import series
+from lib.sources.places import ROOT
 
-LESSONS = lessons.series()
+LESSONS = series.series()
 MEGABYTE = 2**20
 
 pytestmark = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.stem)
@@ -148,7 +148,7 @@ def test_cells_are_short(nb):
 
 
 def test_every_claim_has_a_band(lesson, nb):
-    claims = json.loads((Path(lessons.ROOT) / "data" / "expectations.json").read_text())["claims"]
+    claims = json.loads((ROOT / "data" / "expectations.json").read_text())["claims"]
     for id in re.findall(r'lesson\.expect\(\s*f?"([^"]+)"', "\n".join(cell.source for cell in code(nb))):
         if "{" not in id:
             assert "cpu" in claims[id]["presets"], f"run: course measure {lesson.number} --preset cpu"

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from lib import catalogue, corpus, tokenizer
+from lib import corpus, tokenizer
 from lib.errors import CourseError
+from lib.sources import catalogue
 from lib.tokenizer import BYTES, WORD, BPETokenizer, CharTokenizer, gpt2
 
 # The library writes bytes as characters: a byte that prints is itself, the others are 256, 257, …

@@ -9,7 +9,7 @@ html_title = project
 language = "en"
 smartquotes = False  # what is written is what is shown
 
-extensions = ["myst_nb", "lib.course.site_sphinx"]
+extensions = ["myst_nb", "lib.course.website.sphinx_extension"]
 exclude_patterns = ["_*"]
 
 nb_execution_mode = "off"

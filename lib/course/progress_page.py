@@ -2,9 +2,9 @@
 
 from html import escape
 
-from lib.course import predictions
-from lib.course.predictions import Guess
-from lib.course.progress import Chapter, Overview, Standing
+from lib.lesson import predictions
+from lib.lesson.journal import Chapter, Overview, Standing
+from lib.lesson.predictions import Guess
 
 MARKS = {"passed": "✓", "begun": "◐", "not attempted": "○"}
 BANDS = ((0, 50), (50, 70), (70, 90), (90, 101))  # per cent sure, from and below

@@ -21,13 +21,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lib.course import lessons as course_lessons
-from lib.course.files import write_atomic
 from lib.errors import CourseError
-from lib.grading.exercise import exercises
-from lib.grading.exercise import lessons as lessons_with_exercises
+from lib.exercises.exercise import exercises
+from lib.exercises.exercise import lessons as lessons_with_exercises
 from lib.grading.gradebook import Standing
-from lib.grading.report import Grade, Report
+from lib.grading.grades import Grade, Report
+from lib.lesson.files import write_atomic
+from lib.lesson.series import series
 
 FORMAT, VERSION = "transformer-course grades", 1
 UNSANDBOXED = "graded without a sandbox"
@@ -90,7 +90,7 @@ def lesson_name(lesson: str) -> str:
     """The lesson's file name without its ending, as 02_attention; the number alone where there is no such lesson."""
     if not lesson:
         return "a file of no lesson"
-    return next((known.stem for known in course_lessons.series() if known.number == lesson), lesson)
+    return next((known.stem for known in series() if known.number == lesson), lesson)
 
 
 def lesson_exercises(standings: list[Standing]) -> dict[str, dict[str, int]]:

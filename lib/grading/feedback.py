@@ -7,15 +7,15 @@ that came from outside is escaped.
 from html import escape
 from pathlib import Path
 
-from lib.course import lessons as course_lessons
-from lib.course.files import write_atomic
 from lib.errors import CourseError
-from lib.grading.check import Outcome
-from lib.grading.exercise import Exercise, exercises
-from lib.grading.exercise import lessons as lessons_with_exercises
+from lib.exercises.exercise import Exercise, exercises
+from lib.exercises.exercise import lessons as lessons_with_exercises
+from lib.exercises.result import Outcome
 from lib.grading.exports import file_name, one_line
 from lib.grading.gradebook import Standing
-from lib.grading.report import Grade, Report
+from lib.grading.grades import Grade, Report
+from lib.lesson.files import write_atomic
+from lib.lesson.series import series
 
 
 def write(standings: list[Standing], out: Path) -> list[Path]:
@@ -105,7 +105,7 @@ def _title(lesson: str) -> str:
     """The lesson's first heading, as "02 · Attention"; without the notebook, its number."""
     if not lesson:
         return "A file of no lesson"
-    return next((known.title for known in course_lessons.series() if known.number == lesson), f"Lesson {lesson}")
+    return next((known.title for known in series() if known.number == lesson), f"Lesson {lesson}")
 
 
 def _anchor(report: Report) -> str:

@@ -18,8 +18,8 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lib.errors import CourseError
-from lib.grading.check import Outcome
-from lib.grading.report import Flag, Grade, Report
+from lib.exercises.result import Outcome
+from lib.grading.grades import Flag, Grade, Report
 
 SCHEMA = 1
 SQLITE, POSTGRESQL = "sqlite", "postgresql"

@@ -3,10 +3,10 @@
 import hashlib
 import time
 
-from lib.grading.check import evaluate, nothing
-from lib.grading.exercise import Exercise, exercises
+from lib.exercises.exercise import Exercise, exercises
+from lib.exercises.result import evaluate, nothing
+from lib.grading.grades import Flag, Grade, Report
 from lib.grading.reading import Cell
-from lib.grading.report import Flag, Grade, Report
 from lib.grading.rules import LIBRARY, broken, suspicious
 from lib.grading.sandbox import RemoteAnswer, Sandbox
 from lib.grading.submission import answer

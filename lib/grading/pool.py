@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from lib.errors import CourseError
+from lib.grading.grades import Report
 from lib.grading.reading import Cell
-from lib.grading.report import Report
 from lib.grading.sandbox import Limits
 
 MEMORY = 8 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
@@ -148,7 +148,7 @@ def _work(pipe, settings: Settings, parent: int) -> None:
     _die_with(parent)
     import torch
 
-    from lib.grading.exercise import exercises
+    from lib.exercises.exercise import exercises
     from lib.grading.judge import judge
     from lib.grading.sandbox import Sandbox
 

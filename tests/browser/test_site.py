@@ -7,8 +7,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from lib.course import lessons
-from lib.course.site_command import build
+from lib.course.commands.site import build
+from lib.lesson import series
 
 SCHEMES = ("light", "dark")
 SETTLED = "Promise.allSettled(document.getAnimations().map(animation => animation.finished))"
@@ -16,7 +16,7 @@ SETTLED = "Promise.allSettled(document.getAnimations().map(animation => animatio
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(lessons.find(), tmp_path_factory.mktemp("web") / "site").parent
+    return build(series.find(), tmp_path_factory.mktemp("web") / "site").parent
 
 
 @pytest.fixture(params=SCHEMES)

@@ -1,6 +1,6 @@
 """Submissions that a grader must survive, as data: who forges, tampers, spies, floods; odd files; honest bad luck.
 
-Each says what it deserves. All are our own. tests/test_grading_hostile.py grades them with the real command.
+Each says what it deserves. All are our own. tests/grading/test_hostile.py grades them with the real command.
 """
 
 from dataclasses import replace

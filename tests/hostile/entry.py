@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from lib.course.lessons import series
-from lib.grading.answers import reference_source
-from lib.grading.exercise import exercise, exercises
+from lib.answers import reference_source
+from lib.exercises.exercise import exercise, exercises
+from lib.lesson.series import series
 
 FULL = None  # in `deserves`: all of an exercise's points
 LEFT = ("02.catches_peeking", "04.catches_leak")  # left as stubs unless an entry answers them: they take half a second

@@ -1,8 +1,8 @@
 """Honest learners whom graders punish: all of them right, or as right as they say."""
 
 from hostile.entry import FULL, Entry, answer_cell, code, insert
-from lib.grading.answers import mutant_source, reference_source
-from lib.grading.exercise import exercise
+from lib.answers import mutant_source, reference_source
+from lib.exercises.exercise import exercise
 
 ATTENTION, MASK = reference_source("02.attention"), reference_source("02.causal_mask")
 

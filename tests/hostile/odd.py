@@ -4,7 +4,7 @@ import json
 import os
 
 from hostile.entry import Entry, answer_cell, code, file_name, insert, notebook
-from lib.grading.exercise import exercise
+from lib.exercises.exercise import exercise
 
 NAME = file_name("02")
 

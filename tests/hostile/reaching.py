@@ -8,7 +8,7 @@ asked with arguments that cannot work, and the error tells how far it got. Nothi
 """
 
 from hostile.entry import FULL, Entry
-from lib.grading.answers import reference_source
+from lib.answers import reference_source
 
 # `try_to(what, f)`: f() returns what it has got hold of, or nothing.
 SPY = """
@@ -78,7 +78,7 @@ for path in ("@ROOT@/lib/grading/answers/l02.py", "@ROOT@/lib/grading/exercises/
 def imported(name):
     __import__(name)
     return sys.modules[name].__file__
-for name in ("lib.grading.answers.l02", "lib.grading.check", "lib.grading.exercise", "lib.course.lessons", "hostile"):
+for name in ("lib.answers.a02", "lib.lesson.checks", "lib.exercises.exercise", "lib.lesson.series", "hostile"):
     try_to("import " + name, imported, name)
 for place in sys.path + [sys.prefix]:
     for deep in ("", "/*", "/*/*", "/*/*/*/*"):  # not "**": all packages' folders take longer than an answer may

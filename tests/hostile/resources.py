@@ -5,7 +5,7 @@ Each asks for more than it may have, and for no more than a machine survives whe
 
 from hostile.entry import FULL, Entry
 from hostile.forging import FRAMES
-from lib.grading.answers import reference_source
+from lib.answers import reference_source
 
 RIGHT = reference_source("02.causal_mask")
 

@@ -1,8 +1,8 @@
 """Tampering with the notebook: cells, ids, tags, metadata. Only what an answer computes may count."""
 
 from hostile.entry import FULL, Entry, answer_cell, code, insert
-from lib.grading.answers import mutant_source, reference_source
-from lib.grading.exercise import exercise, exercises
+from lib.answers import mutant_source, reference_source
+from lib.exercises.exercise import exercise, exercises
 
 RIGHT = reference_source("02.attention")
 WRONG = mutant_source("02.attention", "no scale")  # right but for the scale: some of the points

@@ -1,0 +1,1 @@
+"""A model taught one job, or made for one."""

@@ -1,0 +1,1 @@
+"""What authors call: notebooks made ready to commit, bands measured, the learners' copy."""

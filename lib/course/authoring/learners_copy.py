@@ -1,0 +1,229 @@
+"""The learner's copy of the course: the lessons with their stubs, what they import, and no answer.
+
+What goes in is listed here by name, so that a new file of the grader stays out until somebody lists it.
+"""
+
+import importlib.metadata
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import nbformat
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from lib.course.authoring.renewal import renewed
+from lib.errors import CourseError
+from lib.exercises.exercise import exercises
+from lib.lesson.cells import answer_cells, solve
+from lib.lesson.files import write_json
+from lib.lesson.series import Lesson, find
+from lib.sources.places import ROOT
+
+MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
+ROOMS = ("sources", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course", "course/headless")
+COMMANDS = ("data", "doctor", "generate", "lessons", "progress", "run", "serve", "size", "train", "use")
+EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
+SECTIONS = ("the checks", "instructors", "the website")  # of requirements.txt, that a learner does without
+TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
+HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
+FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *HOSTS)
+
+
+def release(out: Path, names: Iterable[str] = ()) -> list[Lesson]:
+    """Write the learner's copy of the named lessons (all if none is) to the folder `out`, whole or not at all.
+
+    An answer cell that holds more than its stub is emptied. An earlier release in `out` is replaced, but for what
+    else was put there, such as a .venv. Raises CourseError where `out` holds anything else.
+    """
+    lessons = find(tuple(names))
+    strange = [lesson.path.name for lesson in lessons if not lesson.number or lesson.path.parent != ROOT / "notebooks"]
+    if strange:
+        raise CourseError(f"{strange[0]} is no lesson of this course; `course lessons` lists them")
+    out = Path(out).absolute()
+    _see_that_it_may_go(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as part:
+            fresh = Path(part) / "new"
+            _build(fresh, lessons)
+            _swap(fresh, out, Path(part) / "old")
+    except OSError as error:
+        raise CourseError(f"cannot write the release to {out} ({error.strerror}); choose another folder") from None
+    return lessons
+
+
+def _see_that_it_may_go(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise CourseError(f"{out} is not a folder; choose another with --out")
+    if out == ROOT or ROOT.is_relative_to(out):
+        raise CourseError(f"{out} holds the course itself; choose another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise CourseError(f"{out} is not empty and no earlier release; choose another folder with --out, or empty it")
+
+
+def _swap(fresh: Path, out: Path, old: Path) -> None:
+    """Put the new release where the old one was. What else stands there, such as a .venv, comes along."""
+    if not out.exists():
+        fresh.replace(out)
+        return
+    ours = {path.name for path in fresh.iterdir()} | {"notebooks", "lib", "data"}
+    out.replace(old)
+    try:
+        for path in old.iterdir():
+            if path.name not in ours:
+                path.replace(fresh / path.name)
+        fresh.replace(out)
+    except BaseException:
+        if not out.exists():
+            for path in fresh.iterdir():  # back to where it was
+                if path.name not in ours:
+                    path.replace(old / path.name)
+            old.replace(out)
+        raise
+
+
+def _build(folder: Path, lessons: list[Lesson]) -> None:
+    numbers = {lesson.number for lesson in lessons}
+    for path in _library(numbers):
+        _copy(path, folder)
+    for path in (ROOT / "data").rglob("*"):
+        if path.is_file() and not any(part.startswith((".", "_")) for part in path.relative_to(ROOT).parts):
+            _copy(path, folder)
+    for name in FILES:
+        _copy(ROOT / name, folder)
+    for lesson in lessons:
+        _write(folder / "notebooks" / lesson.path.name, notebook(lesson))
+    wanted, locked = requirements((ROOT / "requirements.txt").read_text(), (ROOT / "requirements.lock").read_text())
+    _write(folder / "requirements.txt", wanted)
+    _write(folder / "requirements.lock", locked)
+    _write(folder / "Makefile", makefile((ROOT / "Makefile").read_text()))
+    _write(folder / "README.md", README.replace("@LESSONS@", "\n".join(f"- {lesson.title}" for lesson in lessons)))
+    _write(folder / ".gitignore", ".venv/\nbuild/\n__pycache__/\n*.egg-info/\n.ipynb_checkpoints/\n")
+    write_json(folder / MARK, {"format": "transformer-course release", "version": 1, "lessons": sorted(numbers)})
+
+
+def _library(numbers: set[str]) -> list[Path]:
+    """The files of lib/ that a learner's copy carries."""
+    lib = ROOT / "lib"
+    kinds = (".py", ".html", ".css")
+    exercises = [*EXERCISES, *(f"l{number}" for number in numbers)]
+    return sorted([
+        *lib.glob("*.py"),
+        *(path for room in ROOMS for path in (lib / room).iterdir() if path.suffix in kinds),
+        *(lib / "course" / "commands" / f"{name}.py" for name in ("__init__", *COMMANDS)),
+        *(path for name in ("__init__", *exercises) if (path := lib / "exercises" / f"{name}.py").is_file()),
+    ])
+
+
+def _copy(path: Path, folder: Path) -> None:
+    target = folder / path.relative_to(ROOT)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, target)  # with its mode: postBuild is a program
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def notebook(lesson: Lesson) -> str:
+    """A lesson's notebook as a learner gets it: outputs kept, each answer cell with its stub."""
+    text = renewed(lesson, lesson.path.read_text(encoding="utf-8"), run=False)
+    nb = nbformat.reads(text, as_version=4)
+    sources = answer_cells(nb)
+    solved = {e.id: e.stub for e in exercises(lesson.number) if sources.get(e.id, e.stub) != e.stub}
+    if not solved:
+        return text
+    nb = solve(nb, solved)
+    checks = {f"{id.replace('.', '-')}-check" for id in solved}
+    for cell in nb.cells:  # what the check said of the answer
+        if cell.metadata.get("nbgrader", {}).get("grade_id") in checks:
+            cell.outputs = []
+    return nbformat.writes(nb) + "\n"
+
+
+def requirements(wanted: str, locked: str) -> tuple[str, str]:
+    """requirements.txt without the sections for instructors, and the lock without what only those need."""
+    blocks = wanted.strip().split("\n\n")
+    kept = [block for block in blocks if not any(name in block.split("\n")[0] for name in SECTIONS)]
+    dropped = _names(block for block in blocks if block not in kept)
+    spare = _reach(dropped) - _reach(_names(kept))
+    lines = [line for line in locked.splitlines() if line.startswith("#") or _name(line) not in spare]
+    return "\n\n".join(kept) + "\n", "\n".join(lines) + "\n"
+
+
+def _names(blocks: Iterable[str]) -> set[str]:
+    return {_name(line) for block in blocks for line in block.splitlines() if line and not line.startswith("#")}
+
+
+def _name(line: str) -> str:
+    return canonicalize_name(re.split(r"[=\s;]", line, maxsplit=1)[0])
+
+
+def _reach(names: set[str]) -> set[str]:
+    """Those packages and all that they may need on any system, as far as they are installed here."""
+    seen: set[str] = set()
+    todo = set(names)
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        try:
+            needs = importlib.metadata.requires(name) or ()
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        parsed = (Requirement(line) for line in needs)
+        todo |= {canonicalize_name(r.name) for r in parsed if "extra" not in str(r.marker)} - seen
+    return seen
+
+
+def makefile(text: str) -> str:
+    """The Makefile with the learner's targets alone."""
+    blocks = re.split(r"\n(?=[a-z]+:)", text)
+    kept = [block for block in blocks[1:] if block.split(":")[0] in TARGETS]
+    head = re.sub(r"^NBVAL :=.*\n", "", blocks[0], flags=re.M)
+    kept = [re.sub(r"^\t@.*nbgrader.*\n", "", block, flags=re.M) for block in kept]
+    head = re.sub(r"^\.PHONY:.*$", f".PHONY: {' '.join(TARGETS)}", head, flags=re.M)
+    return "\n".join([head, *kept]).rstrip() + "\n"
+
+
+README = """# Understand transformers by building one
+
+Your copy of the course: notebooks that build a transformer step by step, on your own machine.
+
+@LESSONS@
+
+## Start
+
+You need Python 3.11 to 3.13, pip and make.
+
+```
+make lab     # sets everything up the first time (about 3 GB, a few minutes), then opens JupyterLab on the lessons
+make run     # executes every lesson headless; results and an index page under build/
+```
+
+On Linux, plain PyTorch brings CUDA, which is several GB. For a small CPU-only build, pass the arguments that the
+selector on PyTorch's own site shows: `make lab TORCH="torch==2.13.0 --index-url <that address>"`.
+
+Windows was not tried. It has no make by default; in PowerShell:
+
+```
+py -3.11 -m venv .venv
+.venv\\Scripts\\python -m pip install torch==2.13.0
+.venv\\Scripts\\python -m pip install -r requirements.lock
+.venv\\Scripts\\python -m pip install --no-deps -e .
+.venv\\Scripts\\course data
+.venv\\Scripts\\jupyter lab --notebook-dir notebooks
+```
+
+## Exercises
+
+Write your answer in the cell that raises `NotImplementedError`, run it, then run the check below it. It says what does
+not hold yet and gives a hint. Cells you add are no trouble; do not delete the exercise's own cells.
+`.venv/bin/course progress` shows how far you are; it is kept on your machine and nowhere else.
+
+Hand in the notebooks as they are, under the names they have. Save first (Ctrl-S). Your instructor's grader tries your
+answers on other inputs; what passes the check here passes there, unless it was made for the check's inputs alone.
+"""

@@ -1,0 +1,1 @@
+"""The static site, made from the lessons as they are committed."""

@@ -1,0 +1,1 @@
+"""Which model, how big, how good: counting, sizing, judging."""

@@ -1,0 +1,200 @@
+"""How many parameters a published model has, to the digit, from its config.json alone.
+
+`architectures` says which class is counted; where it is missing, it is the language model for decoders, T5's for
+generation, and the bare model with its pooler for BERT and ViT. lib.decide.families has the sums. A model type that is
+not among them is built by transformers on the meta device, where tensors have shapes and no numbers; code that comes
+with a model is never run. What counts is what transformers builds: it ties T5's head to its embedding whatever the file
+says, so that flan-t5's stored second matrix is not counted.
+"""
+
+import difflib
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.decide.families import FAMILIES, LARGEST, MOST_LAYERS, Fields, Unknown, add_head, number, short
+from lib.errors import CourseError
+from lib.sources.places import DATA
+
+SHIPPED = DATA / "models.json"
+LARGEST_FILE = 2**20  # bytes; the longest config.json we know has 70 KB
+
+
+@dataclass(frozen=True)
+class Model:
+    """What sizing needs to know of a model. parts: parameters by part; they add up to `parameters`.
+
+    active: parameters that one token meets (fewer than all, with experts). matrices: weights that multiply one token,
+    the output head among them, tied or not. windows: for each layer how far back it looks, None for everything.
+    d_ff: the MLP's width, or with experts that of all a token meets. kind: decoder, encoder, encoder-decoder or vision.
+    exact: "formula", or "transformers" if that built it.
+    """
+
+    name: str
+    family: str
+    counted: str
+    kind: str
+    n_layer: int
+    d_model: int
+    n_head: int
+    n_kv_head: int
+    head_dim: int
+    d_ff: int
+    vocab_size: int
+    context: int
+    parts: dict[str, int]
+    matrices: int
+    idle: int = 0
+    tied: bool = False
+    gated: bool = False
+    windows: tuple[int | None, ...] = ()
+    exact: str = "formula"
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def active(self) -> int:
+        return self.parameters - self.idle
+
+
+def _default_class(family: str, kind: str) -> str:
+    """What is counted where the file names no architecture."""
+    return {"decoder": "ForCausalLM", "encoder": "Model", "encoder-decoder": "ForConditionalGeneration",
+            "vision": "Model"}[kind]  # fmt: skip
+
+
+def count(config: dict, name: str = "this config", architecture: str | None = None) -> Model:
+    """Size up a model from its config. architecture: the class to count, instead of the one the config names.
+
+    Raises CourseError for a config that describes no model.
+    """
+    family = config.get("model_type")
+    if not isinstance(family, str):
+        raise CourseError(f"{name} has no model_type, so it is no model's config; give the file beside the weights")
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list) and all(isinstance(each, str) for each in named)):
+        raise CourseError(f"architectures is {short(named)} in this config; a list of class names is needed there")
+    counted = architecture or (named[0] if named else None)
+    rules = FAMILIES.get(family)
+    if rules is None:
+        return _built(config, name, counted)
+    f = Fields(config, rules.own)
+    try:
+        built = rules.build(f, rules)
+        known = counted or _default_class(family, built["kind"])
+        head = add_head(f, rules, built, known)
+    except Unknown:
+        return _built(config, name, counted)
+    if counted is None:
+        counted = f"{family} {known.removeprefix('For') if known != 'Model' else 'without a head'}"
+    s, parts = built["sizes"], built["parts"]
+    through = sum(part.matrix for key, part in parts.items() if key != "head") - built["idle"].matrix
+    return Model(
+        name=name, family=family, counted=counted, kind=built["kind"], n_layer=s["L"], d_model=s["D"], n_head=s["H"],
+        n_kv_head=s["K"], head_dim=s["Dh"], d_ff=s["F"], vocab_size=s["V"], context=s["T"],
+        parts={key: part.total for key, part in parts.items() if part.total}, matrices=through + head,
+        idle=built["idle"].total, tied=built["tied"], gated=built["gated"], windows=built["windows"],
+    )  # fmt: skip
+
+
+def _built(config: dict, name: str, counted: str | None) -> Model:
+    """Let transformers build the model without numbers, and count: slower, for the families that have no sum here."""
+    family = config["model_type"]
+    _sane(config)
+    try:
+        from lib.decide import metamodel
+    except ImportError:
+        raise CourseError(f"model type {family!r} needs transformers to be counted; install it") from None
+    return Model(name=name, **metamodel.build(config, counted, sorted(FAMILIES)))
+
+
+def _sane(config, path: str = "") -> None:
+    """No absurd sizes for transformers to choke on: all whole numbers in bounds, layers above all."""
+    for key, value in config.items():
+        here = f"{path}{key}"
+        if isinstance(value, dict):
+            _sane(value, here + ".")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            layers = "layers" in key or key in ("n_layer", "depth")
+            most = MOST_LAYERS if layers else LARGEST if not key.endswith(("_id", "_ids")) else 10**12
+            if value > most:
+                raise CourseError(f"{here}={number(value)} in this config; it must be at most {most:,}")
+
+
+# Where configs come from
+
+
+@functools.cache
+def shipped() -> dict[str, dict]:
+    """The published configs that come with the course, by the name that Hugging Face has for them."""
+    try:
+        return json.loads(SHIPPED.read_text(encoding="utf-8"))["models"]
+    except OSError as problem:
+        raise CourseError(f"cannot read {SHIPPED} ({problem.strerror}); restore the file") from None
+
+
+def load(source: str | Path | dict, architecture: str | None = None) -> Model:
+    """A Model from a config.json, a folder that has one, a shipped name (`gpt2`, `meta-llama/Llama-3.1-8B`), or a dict.
+
+    A shipped name may be given without its owner, in any case. Raises CourseError, with the nearest name.
+    """
+    if isinstance(source, dict):
+        return count(source, architecture=architecture)
+    text = str(source)
+    path = Path(source)
+    try:
+        if path.is_dir():
+            path = path / "config.json"
+            if not path.is_file():
+                raise CourseError(f"there is no config.json in {text}; give a model's folder or its config.json")
+        there = path.is_file()
+    except (OSError, ValueError):  # a name too long, or with a zero in it
+        there = False
+    if there:
+        return count(_read(path), path.parent.name if path.name == "config.json" else path.name, architecture)
+    key = _named(text)
+    if key is None:
+        if text.endswith(".json") or text.startswith((".", "/", "~")):
+            raise CourseError(f"there is no file {short(text)}; give a config.json, a folder or a shipped name")
+        raise CourseError(f"unknown model {short(text)}{_nearest(text)}; give a config.json, or a name from "
+                          f"`course size --list`")
+    return count(shipped()[key], key, architecture)
+
+
+def _named(text: str) -> str | None:
+    wanted = text.lower()
+    for key in shipped():
+        if wanted in (key.lower(), key.lower().split("/")[-1]):
+            return key
+    return None
+
+
+def _nearest(text: str) -> str:
+    short = {}
+    for key in shipped():
+        short[key.lower().split("/")[-1]] = short[key.lower()] = key
+    near = difflib.get_close_matches(text.lower(), short, n=1, cutoff=0.5)
+    return f"; did you mean {short[near[0]]}?" if near else ""
+
+
+def _read(path: Path) -> dict:
+    said = f"{path} is no config.json"
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise CourseError(f"{said}: it has {path.stat().st_size:,} bytes; give the small file beside the weights")
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise CourseError(f"cannot read {path} ({problem.strerror})") from None
+    except (ValueError, RecursionError):  # UnicodeDecodeError is one; a number of too many digits, too
+        raise CourseError(f"{said}: there is no JSON in it; give the file beside the weights") from None
+    if not isinstance(config, dict):
+        raise CourseError(f"{said}: it holds {_kind(config)}, not an object; give the file beside the weights")
+    return config
+
+
+def _kind(value) -> str:
+    return {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"}.get(
+        type(value), "nothing")  # fmt: skip

@@ -1,0 +1,298 @@
+"""What a model costs: arithmetic, memory, time, energy, money. Bounds and estimates from a Model (lib.decide.counting).
+
+FLOPs count a multiplication and an addition as two. Sizes are in bytes, and a GB is 10⁹ of them. What is a bound says
+so: nothing runs faster than its arithmetic over the device's peak, nor than its bytes over the bandwidth.
+"""
+
+import difflib
+import functools
+import math
+import tomllib
+from dataclasses import dataclass, field
+
+from lib.decide.counting import Model
+from lib.errors import CourseError
+from lib.sources.places import DATA
+
+DEVICES = DATA / "devices.toml"
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
+QUANTIZED = {"int8": (8, 0), "int4": (4, 32)}  # bits a weight, and weights that share a 16-bit scale (0: a row)
+PRECISIONS = ("mixed", *WIDTH)
+OPTIMIZERS = {"adamw": 2, "momentum": 1, "sgd": 0}  # numbers kept for each weight
+
+
+# Arithmetic
+
+
+def attention_flops(model: Model, context: int) -> float:
+    """One token's scores and mixtures, forward: 4 H·Dh for each place it looks at, each layer. A causal model is
+    counted as if it looked at all `context` places, as in the papers; half of them lie in the future."""
+    seen = sum(min(context, window or context) for window in model.windows or [None] * model.n_layer)
+    return 4 * model.n_head * model.head_dim * seen
+
+
+def forward_flops(model: Model, context: int = 0) -> float:
+    """One token's way through: two for each weight it meets in a matrix, and attention over `context` places.
+
+    In an encoder-decoder a token passes one of the two stacks: half of the whole is counted.
+    """
+    share = 0.5 if model.kind == "encoder-decoder" else 1
+    return share * 2 * model.matrices + attention_flops(model, context)
+
+
+def training_flops(model: Model, tokens: float, context: int | None = None) -> dict[str, float]:
+    """Training on so many tokens. The way back costs twice the way there.
+
+    six_nd: 6 N D, N being the parameters that a token meets (Kaplan et al. 2020). exact: the matrices a token really
+    meets, and attention over `context` places (by default the model's own). palm: 6 N + 12 L H Dh T a token
+    (Chowdhery et al. 2022, appendix B), all parameters counted as matrices.
+    """
+    context = model.context if context is None else context
+    return {
+        "six_nd": 6.0 * model.active * tokens,
+        "exact": 3.0 * forward_flops(model, context) * tokens,
+        "palm": (6.0 * model.active + 3 * attention_flops(model, context)) * tokens,
+    }
+
+
+def chinchilla_flops(L: int, D: int, F: int, H: int, Dh: int, V: int, T: int) -> float:
+    """One sequence of T tokens, there and back, counted as in Hoffmann et al. 2022, appendix F.
+
+    Embeddings are counted as a matrix product, and the softmax as three operations a score.
+    """
+    layer = 2 * 3 * T * D * H * Dh  # queries, keys, values
+    layer += 2 * T * T * H * Dh + 3 * H * T * T + 2 * T * T * H * Dh  # scores, softmax, mixture
+    layer += 2 * T * H * Dh * D  # the way out
+    layer += 2 * T * 2 * D * F  # MLP
+    return 3.0 * (2 * T * V * D + L * layer + 2 * T * D * V)
+
+
+def lora_parameters(D: int, L: int, rank: int, matrices: int = 2) -> int:
+    """Weights that LoRA trains: two thin matrices beside each of `matrices` D×D ones a layer (Hu et al. 2021)."""
+    return 2 * D * rank * matrices * L
+
+
+# Memory
+
+
+def weight_bytes(parameters: float, precision: str = "bfloat16", quantize: str | None = None, group: int = 0) -> float:
+    """Bytes of the weights. Quantized: so many bits a weight and a 16-bit scale for each group of them.
+
+    What stays in full width in practice (norms, often the embedding) is neglected. group 0: int4's is 32; int8 has a
+    scale a row, which is nothing.
+    """
+    if quantize is None:
+        return parameters * WIDTH[precision]
+    bits, usual = QUANTIZED[quantize]
+    group = group or usual
+    return parameters * (bits / 8 + (2 / group if group else 0))
+
+
+def kv_cache_bytes(model: Model, context: int, batch: int = 1, width: float = 2) -> float:
+    """Keys and values of `context` tokens: 2 K·Dh numbers a layer and token. A sliding window keeps no more than it is
+    wide. An encoder has none; an encoder-decoder keeps the encoder's for its decoder as well."""
+    if model.kind in ("encoder", "vision"):
+        return 0.0
+    kept = sum(min(context, window or context) for window in model.windows or [None] * model.n_layer)
+    both = 2 if model.kind == "encoder-decoder" else 1
+    return 2.0 * model.n_kv_head * model.head_dim * kept * batch * width * both
+
+
+def layer_activations(model: Model, width: float = 4) -> float:
+    """Bytes that one layer keeps of one token for the way back, with fused attention (no T×T scores are kept).
+
+    In numbers: 4 D for the stream and its normed copies, before attention and before the MLP; queries and mixture,
+    2 H·Dh; keys and values, 2 K·Dh; the MLP's 2 F. A family with rotary positions and a gated MLP keeps another H·Dh
+    and 2 F (gate, its bend, up, product). benchmarks/sizing.py measures it on lib's own Transformer.
+    """
+    q, kv = model.n_head * model.head_dim, model.n_kv_head * model.head_dim
+    rows = 4 * model.d_model + 2 * q + 2 * kv + (q + 4 * model.d_ff if model.gated else 2 * model.d_ff)
+    return width * rows
+
+
+def training_memory(
+    model: Model,
+    batch: int = 1,
+    context: int | None = None,
+    *,
+    precision: str = "mixed",
+    optimizer: str = "adamw",
+    checkpointing: bool = False,
+    zero: int = 0,
+    devices: int = 1,
+    accumulate: bool = True,
+) -> dict[str, float]:
+    """Bytes on each of the devices while training with `batch` sequences of `context` tokens on each.
+
+    precision: mixed keeps 2-byte weights and gradients and a 4-byte master copy beside the optimizer's numbers (16
+    bytes a parameter with AdamW, as in the ZeRO paper); float32, bfloat16 and float16 keep everything so. zero: what
+    the devices share out: 1 the optimizer's numbers, 2 the gradients too, 3 the weights too (Rajbhandari et al. 2020;
+    3 is what FSDP does). checkpointing: keep what enters each layer, and compute the rest again on the way back.
+    accumulate: gradients lie there all the time; else they grow as the activations go, and the sum is the larger of
+    the two moments.
+    """
+    context = model.context if context is None else context
+    N, width = model.parameters, 2 if precision == "mixed" else WIDTH[precision]
+    states = OPTIMIZERS[optimizer] * (4 if precision == "mixed" else width) + (4 if precision == "mixed" else 0)
+    tokens = batch * context
+    layer = layer_activations(model, width)
+    entry = width * model.d_model
+    layers = model.n_layer * (2 if model.kind == "encoder-decoder" else 1)
+    writes = model.vocab_size if model.kind in ("decoder", "encoder-decoder") else 0
+    memory = {
+        "weights": width * N / (devices if zero >= 3 else 1),
+        "gradients": width * N / (devices if zero >= 2 else 1),
+        "optimizer": states * N / (devices if zero >= 1 else 1),
+        "activations": tokens * (layers * entry + layer if checkpointing else layers * layer + 3 * entry),
+        "logits": tokens * writes * 12.0,  # scores, their logarithms, and the gradient, 4 bytes each
+    }
+    total = sum(memory.values())
+    if not accumulate:  # either all activations are there, or all gradients
+        twice = width * model.vocab_size * model.d_model if model.tied else 0  # the head's and the embedding's
+        moments = (memory["activations"] + memory["logits"], memory["gradients"] + tokens * 2 * layer + twice)
+        total = memory["weights"] + memory["optimizer"] + max(moments)
+    return {key: float(value) for key, value in memory.items()} | {"total": float(total)}
+
+
+def inference_memory(
+    model: Model,
+    batch: int = 1,
+    context: int | None = None,
+    *,
+    precision: str = "bfloat16",
+    quantize: str | None = None,
+    prompt: int | None = None,
+) -> dict[str, float]:
+    """Bytes while answering `batch` requests of `context` tokens in all, the first `prompt` of which are read at once.
+
+    working: the widest moment of the prompt's way through a layer (or its scores), which is then forgotten.
+    """
+    context = model.context if context is None else context
+    prompt = context if prompt is None else prompt
+    width = WIDTH[precision]
+    rows = 4 * model.d_model + (3 if model.gated else 2) * model.d_ff
+    memory = {
+        "weights": weight_bytes(model.parameters, precision, quantize),
+        "kv_cache": kv_cache_bytes(model, context, batch, width),
+        "working": float(max(batch * prompt * rows * width, batch * model.vocab_size * 4)),
+    }
+    return memory | {"total": sum(memory.values())}
+
+
+# Devices, time and money
+
+
+@dataclass(frozen=True)
+class Device:
+    """memory: bytes. bandwidth: bytes a second. flops: operations a second by precision. price: dollars an hour."""
+
+    name: str
+    title: str
+    memory: float
+    bandwidth: float
+    flops: dict[str, float] = field(hash=False)
+    watts: float
+    source: str = ""
+    price: float | None = None
+    priced: str = ""
+
+    def peak(self, precision: str) -> float:
+        """Operations a second; a precision that the device has not takes the nearest wider one it has."""
+        for known in (precision, "bfloat16", "float16", "float32"):
+            if known in self.flops:
+                return self.flops[known]
+        raise CourseError(f"{self.title} states no speed that {precision} could use")
+
+
+@functools.cache
+def devices() -> dict[str, Device]:
+    """The devices in data/devices.toml, by name."""
+    try:
+        table = tomllib.loads(DEVICES.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise CourseError(f"cannot read {DEVICES} ({problem.strerror}); restore the file") from None
+    return {
+        name: Device(
+            name=name, memory=row["memory"] * 1e9, bandwidth=row["bandwidth"] * 1e9, title=row["title"],
+            flops={precision: speed * 1e12 for precision, speed in row["flops"].items()}, watts=float(row["watts"]),
+            source=row["source"], price=row.get("price"), priced=row.get("priced", ""),
+        )
+        for name, row in table.items()
+    }  # fmt: skip
+
+
+def device(name: str) -> Device:
+    """A device by its name in the table, in any case. Raises CourseError with all names."""
+    known = devices()
+    wanted = str(name).strip().lower().replace("_", "-").replace(" ", "")
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    guess = f" Did you mean {near[0]}?" if near else ""
+    raise CourseError(f"unknown device {name!r}; choose {', '.join(known)}.{guess}")
+
+
+def prefill_seconds(model: Model, chip: Device, tokens: int, batch: int = 1, precision: str = "bfloat16") -> float:
+    """The least time to read a prompt: its arithmetic over the peak, or the weights' bytes over the bandwidth."""
+    work = batch * tokens * forward_flops(model, tokens)
+    if model.kind == "decoder" and model.vocab_size:  # the head is asked about the last token only
+        work -= batch * (tokens - 1) * 2 * model.d_model * model.vocab_size
+    return max(work / chip.peak(precision), weight_bytes(model.active, precision) / chip.bandwidth)
+
+
+def decode_seconds(
+    model: Model,
+    chip: Device,
+    context: int,
+    batch: int = 1,
+    precision: str = "bfloat16",
+    quantize: str | None = None,
+) -> float:
+    """The least time for one more token of each of `batch` texts: every weight is read once for all, and each text's
+    keys and values for itself; or their arithmetic, where that takes longer. With experts, a batch reads what its
+    tokens chose, and all of them soon."""
+    read = model.active + model.idle * (1 - (model.idle / model.parameters) ** (batch - 1))
+    nbytes = weight_bytes(read, precision, quantize) + kv_cache_bytes(model, context, batch, WIDTH[precision])
+    return max(nbytes / chip.bandwidth, batch * forward_flops(model, context) / chip.peak(precision))
+
+
+def cost(flops: float, chip: Device, count: int = 1, utilisation: float = 0.4, precision: str = "bfloat16",
+         price: float | None = None) -> dict[str, float | None]:  # fmt: skip
+    """Time, energy and money of so much arithmetic on `count` devices that reach a share `utilisation` of the peak.
+
+    Energy is what the boards draw at their limit: no cooling, no hosts. money: None without a price.
+    """
+    seconds = flops / (count * chip.peak(precision) * utilisation)
+    hours = seconds / 3600
+    price = chip.price if price is None else price
+    return {
+        "seconds": seconds,
+        "device_hours": hours * count,
+        "kwh": hours * count * chip.watts / 1000,
+        "money": None if price is None else hours * count * price,
+    }
+
+
+def serving_cost(model: Model, chip: Device, *, requests: float, prompt: int, answer: int, price: float,
+                 api_price: float, batch: int = 16, count: int = 1, utilisation: float = 0.5,
+                 quantize: str | None = None) -> dict[str, float]:  # fmt: skip
+    """A month of requests on rented devices, beside an API. Prices: dollars an hour, dollars a million tokens.
+
+    seconds: a request's share of a full batch, at a share `utilisation` of the bounds' speed. needed: devices that run
+    all month, at least `count` (what the weights need). break_even: requests a month from which renting that many is
+    cheaper than the API; infinite if they cannot serve so many.
+    """
+    context = prompt + answer
+    one = prefill_seconds(model, chip, prompt, batch) + answer * decode_seconds(
+        model, chip, context, batch, quantize=quantize)  # fmt: skip
+    seconds = one / batch / count / utilisation
+    month = 30 * 24 * 3600.0
+    able = month / seconds  # requests that `count` devices can serve in a month
+    sets = max(1, math.ceil(requests / able))
+    api = context / 1e6 * api_price  # dollars a request
+    rent = count * price * 30 * 24
+    break_even = rent / api if api else math.inf
+    return {
+        "seconds": seconds, "needed": float(sets * count), "rent": sets * rent, "api": requests * api,
+        "break_even": break_even if break_even <= able else math.inf,
+    }  # fmt: skip

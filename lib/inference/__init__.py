@@ -1,0 +1,1 @@
+"""Writing fast and for many: lib.generation's results, sooner."""

@@ -1,0 +1,127 @@
+"""Where modules were before version 0.2: an old import path still leads there, and a line says which is the new one.
+
+Python asks here last, for a module of `lib` that is nowhere else.
+"""
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+
+MOVED = dict(line.split() for line in """
+lib.catalogue               lib.sources.catalogue
+lib.convert                 lib.weights.convert
+lib.counting                lib.decide.counting
+lib.course.data_command     lib.course.commands.data
+lib.course.doctor           lib.course.machine
+lib.course.doctor_command   lib.course.commands.doctor
+lib.course.execute          lib.course.headless.execute
+lib.course.expectations     lib.lesson.expectations
+lib.course.files            lib.lesson.files
+lib.course.generate_command lib.course.commands.generate
+lib.course.grade_command    lib.course.commands.grade
+lib.course.ledger           lib.lesson.ledger
+lib.course.lessons          lib.lesson.series
+lib.course.measure          lib.course.authoring.bands
+lib.course.own              lib.lesson.own
+lib.course.predictions      lib.lesson.predictions
+lib.course.progress         lib.lesson.journal
+lib.course.progress_command lib.course.commands.progress
+lib.course.reading          lib.course.website.reading_time
+lib.course.refresh          lib.course.authoring.renewal
+lib.course.release_command  lib.course.commands.release
+lib.course.report           lib.course.headless.display
+lib.course.runner           lib.course.headless.runner
+lib.course.serve_app        lib.inference.server
+lib.course.serve_command    lib.course.commands.serve
+lib.course.session          lib.lesson.session
+lib.course.site_command     lib.course.commands.site
+lib.course.site_pages       lib.course.website.pages
+lib.course.site_reference   lib.course.website.reference
+lib.course.site_sphinx      lib.course.website.sphinx_extension
+lib.course.size_command     lib.course.commands.size
+lib.course.train_command    lib.course.commands.train
+lib.course.use_command      lib.course.commands.use
+lib.customers               lib.shop.customers
+lib.decoding                lib.inference.decoding
+lib.desk                    lib.shop.desk
+lib.dialogues               lib.shop.dialogues
+lib.evaluation              lib.decide.evaluation
+lib.families                lib.decide.families
+lib.finetuning              lib.adapt.finetuning
+lib.grading.card            lib.lesson.card
+lib.grading.check           lib.lesson.checks
+lib.grading.closure         lib.exercises.closure
+lib.grading.exercise        lib.exercises.exercise
+lib.grading.notebook        lib.lesson.cells
+lib.grading.properties      lib.exercises.properties
+lib.grading.release         lib.course.authoring.learners_copy
+lib.grading.report          lib.grading.grades
+lib.grading.runner          lib.grading.warm
+lib.images                  lib.sources.images
+lib.intents                 lib.shop.intents
+lib.metamodel               lib.decide.metamodel
+lib.parallel                lib.trainer.parallel
+lib.plotting                lib.lesson.plotting
+lib.pretrained              lib.weights.pretrained
+lib.replay                  lib.inference.replay
+lib.retail                  lib.shop.retail
+lib.scaling                 lib.decide.scaling
+lib.scenarios               lib.decide.scenarios
+lib.serving                 lib.inference.engine
+lib.sizing                  lib.decide.sizing
+lib.specialist              lib.adapt.specialist
+lib.grading.exercises       lib.exercises
+lib.grading                 lib.lesson
+""".split("\n") if line)  # the last: only in a learners' copy, which has no lib.grading
+NAMES = {
+    "lib.course": ("start", "use", "use_lib"),
+    "lib.grading": ("check", "hint"),
+}
+_told: set[str] = set()
+
+
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a module under its old name: the very module, under both names."""
+
+    def find_spec(self, name, path=None, target=None):
+        new = MOVED.get(name)
+        if new is None:
+            return None
+        tell(name, new)
+        return importlib.machinery.ModuleSpec(name, self)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
+
+    def get_code(self, name):  # python -m
+        raise ImportError(f"{name} is {MOVED[name]} now")
+
+
+def forward(package: str):
+    """A package's `__getattr__` for names that are in lib.lesson now."""
+
+    def find(name: str):
+        if name not in NAMES[package]:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        tell(f"{package}.{name}", f"lib.lesson.{name}")
+        return getattr(importlib.import_module("lib.lesson"), name)
+
+    return find
+
+
+def tell(old: str, new: str) -> None:
+    """Say once where something is now."""
+    if old not in _told:
+        _told.add(old)
+        place, _, name = new.rpartition(".")
+        print(f"{old} has moved; write: from {place} import {name}", file=sys.stderr)
+
+
+def install() -> None:
+    """Let Python ask here."""
+    if not any(isinstance(finder, Finder) for finder in sys.meta_path):
+        sys.meta_path.append(Finder())

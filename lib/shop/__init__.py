@@ -1,0 +1,1 @@
+"""One company: its records, what its customers say, and its service desk."""

@@ -1,0 +1,1 @@
+"""Where data come from: packages that carry them, verified, in one cache."""

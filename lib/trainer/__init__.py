@@ -1,0 +1,1 @@
+"""What a run needs around the plain loop of lib.training."""

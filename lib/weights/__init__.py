@@ -1,0 +1,1 @@
+"""Other people's weights in our model, and ours in their formats."""

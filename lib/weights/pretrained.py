@@ -1,0 +1,377 @@
+"""Other people's weights in our model, and ours in their format.
+
+Four families of Hugging Face models fit the one Transformer: gpt2, llama, mistral and qwen2. What differs is only
+the switches in Config and the names of the tensors, so a family is two small tables.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lib.errors import CourseError
+from lib.transformer import Config, Transformer
+
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2")
+ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+
+# Our name → theirs. {i} is the layer; a name stands for its .weight and, where there is one, its .bias.
+LLAMA_NAMES = {
+    "embedding": "model.embed_tokens",
+    "blocks.{i}.norm1": "model.layers.{i}.input_layernorm",
+    "blocks.{i}.attention.q": "model.layers.{i}.self_attn.q_proj",
+    "blocks.{i}.attention.k": "model.layers.{i}.self_attn.k_proj",
+    "blocks.{i}.attention.v": "model.layers.{i}.self_attn.v_proj",
+    "blocks.{i}.attention.out": "model.layers.{i}.self_attn.o_proj",
+    "blocks.{i}.norm2": "model.layers.{i}.post_attention_layernorm",
+    "blocks.{i}.mlp.gate": "model.layers.{i}.mlp.gate_proj",
+    "blocks.{i}.mlp.up": "model.layers.{i}.mlp.up_proj",
+    "blocks.{i}.mlp.down": "model.layers.{i}.mlp.down_proj",
+    "norm": "model.norm",
+    "head": "lm_head",
+}
+GPT2_NAMES = {
+    "embedding": "transformer.wte",
+    "positions": "transformer.wpe",
+    "blocks.{i}.norm1": "transformer.h.{i}.ln_1",
+    "blocks.{i}.attention.out": "transformer.h.{i}.attn.c_proj",
+    "blocks.{i}.norm2": "transformer.h.{i}.ln_2",
+    "blocks.{i}.mlp.up": "transformer.h.{i}.mlp.c_fc",
+    "blocks.{i}.mlp.down": "transformer.h.{i}.mlp.c_proj",
+    "norm": "transformer.ln_f",
+    "head": "lm_head",
+}
+GPT2_TRANSPOSED = ("attention.out", "mlp.up", "mlp.down")  # GPT-2 stores these as (in, out)
+
+
+def _int(theirs: Mapping, *names: str, default: int | None = None) -> int:
+    for name in names:
+        if theirs.get(name) is not None:
+            value = theirs[name]
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise CourseError(f"config field {name} should be a positive whole number, not {value!r}")
+            return value
+    if default is None:
+        raise CourseError(f"the config has no {names[0]!r}; is this a language model's config.json?")
+    return default
+
+
+def _float(theirs: Mapping, name: str, default: float) -> float:
+    value = default if theirs.get(name) is None else theirs[name]
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise CourseError(f"config field {name} should be a positive number, not {value!r}")
+    return float(value)
+
+
+def _rope_theta(theirs: Mapping) -> float:
+    """Rotary base, from transformers 5's `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
+    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise CourseError(f"rotary scaling should be an object, not {rope!r}; use a model with plain rotary positions")
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise CourseError(f"rotary scaling {kind!r} is not supported; use a model with plain rotary positions")
+    return _float(rope if "rope_theta" in rope else theirs, "rope_theta", 10000.0)
+
+
+def _window(theirs: Mapping, family: str) -> int | None:
+    """The sliding window, if all layers share one; the Transformer has no other kind. Defaults are transformers'."""
+    used = family == "mistral" or (family == "qwen2" and theirs.get("use_sliding_window"))
+    if not used or theirs.get("sliding_window", 4096) is None:
+        return None
+    window = _int(theirs, "sliding_window", default=4096)
+    if family == "mistral":
+        return window
+    L, kinds = _int(theirs, "num_hidden_layers"), theirs.get("layer_types")
+    if kinds is None:  # older files: the first layers see everything
+        whole = 0 if theirs.get("max_window_layers") == 0 else _int(theirs, "max_window_layers", default=28)
+        kinds = ["full_attention" if i < whole else "sliding_attention" for i in range(L)]
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise CourseError(f"config field layer_types should be a list of names, not {kinds!r}")
+    if len(set(kinds)) > 1:
+        raise CourseError("layers with and without a sliding window are mixed, which is not supported")
+    return window if "sliding_attention" in kinds else None
+
+
+def config_from_hf(theirs: Mapping) -> Config:
+    """A Config from the fields of a Hugging Face config.json. Raises CourseError for what does not fit."""
+    family = theirs.get("model_type")
+    if family not in FAMILIES:
+        raise CourseError(f"model family {family!r} is not supported; choose one of {', '.join(FAMILIES)}")
+    activation = theirs.get("activation_function" if family == "gpt2" else "hidden_act")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise CourseError(f"activation {activation!r} is not supported; known are {', '.join(ACTIVATIONS)}")
+    shared = dict(vocab_size=_int(theirs, "vocab_size"), activation=ACTIVATIONS[activation])
+    if family == "gpt2":
+        if theirs.get("scale_attn_by_inverse_layer_idx") or theirs.get("scale_attn_weights") is False:
+            raise CourseError("this GPT-2 scales its attention in an unusual way, which is not supported")
+        return Config.gpt2(
+            **shared,
+            block_size=_int(theirs, "n_positions", "n_ctx"),
+            n_layer=_int(theirs, "n_layer"),
+            n_head=_int(theirs, "n_head"),
+            d_model=_int(theirs, "n_embd"),
+            d_ff=_int(theirs, "n_inner", default=4 * _int(theirs, "n_embd")),
+            norm_eps=_float(theirs, "layer_norm_epsilon", 1e-5),
+            tie=theirs.get("tie_word_embeddings", True),
+        )
+    n_head, d_model = _int(theirs, "num_attention_heads"), _int(theirs, "hidden_size")
+    return Config.llama(
+        **shared,
+        block_size=_int(theirs, "max_position_embeddings"),
+        n_layer=_int(theirs, "num_hidden_layers"),
+        n_head=n_head,
+        n_kv_head=_int(theirs, "num_key_value_heads", default=n_head),
+        head_dim=None if theirs.get("head_dim") is None else _int(theirs, "head_dim"),
+        d_model=d_model,
+        d_ff=_int(theirs, "intermediate_size"),
+        norm_eps=_float(theirs, "rms_norm_eps", 1e-6),
+        rope_theta=_rope_theta(theirs),
+        qkv_bias=family == "qwen2" or bool(theirs.get("attention_bias")),
+        out_bias=family != "qwen2" and bool(theirs.get("attention_bias")),
+        mlp_bias=bool(theirs.get("mlp_bias")),
+        sliding_window=_window(theirs, family),
+        tie=theirs.get("tie_word_embeddings", False),
+    )
+
+
+def config_to_hf(config: Config) -> dict:
+    """The fields of a config.json that transformers reads back as the same model."""
+    activation = {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation)
+    biases = (config.qkv_bias, config.out_bias, config.mlp_bias)
+    shared = dict(vocab_size=config.vocab_size, tie_word_embeddings=config.tie, dtype="float32")
+    if activation not in ACTIVATIONS or not config.causal:
+        raise CourseError(
+            "Hugging Face's gpt2 and llama families have no model like this one; save its state dict instead"
+        )
+    if (config.norm, config.position, config.mlp, *biases) == ("layer", "learned", "plain", True, True, True):
+        if config.n_kv_head != config.n_head or config.sliding_window:
+            raise CourseError("GPT-2 has neither grouped heads nor a sliding window; use Config.llama for those")
+        if config.n_head * config.head_dim != config.d_model:
+            raise CourseError("GPT-2's heads together are as wide as the model; use Config.llama for another head_dim")
+        return shared | dict(
+            model_type="gpt2",
+            architectures=["GPT2LMHeadModel"],
+            activation_function=activation,
+            n_positions=config.block_size,
+            n_layer=config.n_layer,
+            n_head=config.n_head,
+            n_embd=config.d_model,
+            n_inner=config.d_ff,
+            layer_norm_epsilon=config.norm_eps,
+        )
+    if (config.norm, config.position, config.mlp) != ("rms", "rotary", "gated"):
+        raise CourseError("this mix of norm, positions and MLP belongs to no Hugging Face family we can save as")
+    window = config.sliding_window
+    if config.qkv_bias and not config.out_bias:
+        family, allowed = "qwen2", not config.mlp_bias
+    elif window:
+        family, allowed = "mistral", not any(biases)
+    else:
+        family, allowed = "llama", config.qkv_bias == config.out_bias
+    if not allowed:
+        raise CourseError(f"the {family} family has no biases like these; drop them or the sliding window")
+    return shared | dict(
+        model_type=family,
+        architectures=[f"{family.capitalize()}ForCausalLM"],
+        hidden_act=activation,
+        max_position_embeddings=config.block_size,
+        num_hidden_layers=config.n_layer,
+        num_attention_heads=config.n_head,
+        num_key_value_heads=config.n_kv_head,
+        head_dim=config.head_dim,
+        hidden_size=config.d_model,
+        intermediate_size=config.d_ff,
+        rms_norm_eps=config.norm_eps,
+        rope_parameters=dict(rope_type="default", rope_theta=config.rope_theta),
+        attention_bias=config.qkv_bias,
+        mlp_bias=config.mlp_bias,
+        sliding_window=window,
+        use_sliding_window=window is not None,
+        layer_types=["sliding_attention" if window else "full_attention"] * config.n_layer,
+    )
+
+
+def _their_name(ours: str, names: Mapping[str, str]) -> str:
+    """blocks.3.mlp.up.bias → model.layers.3.mlp.up_proj.bias."""
+    module, kind = ours.rsplit(".", 1)
+    layer = ""
+    if module.startswith("blocks."):
+        _, layer, rest = module.split(".", 2)
+        module = "blocks.{i}." + rest
+    return f"{names[module].format(i=layer)}.{kind}"
+
+
+def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Rename (and for GPT-2 transpose and cut) a Hugging Face state dict to ours."""
+    gpt2 = config.position == "learned"
+    state = {}
+    with torch.device("meta"):
+        expected = Transformer(config).state_dict()
+
+    def found(name: str) -> Tensor | None:
+        """The tensor of that name; the hub's own gpt2 files leave the first word out."""
+        return theirs.get(name, theirs.get(name.removeprefix("transformer.")))
+
+    for ours, blank in expected.items():
+        if gpt2 and ours.split(".")[-2] in ("q", "k", "v"):
+            name = f"transformer.h.{ours.split('.')[1]}.attn.c_attn.{ours.rsplit('.', 1)[1]}"
+            part = "qkv".index(ours.split(".")[-2])
+            joined = found(name)  # (D, 3D) or (3D,)
+            tensor = None if joined is None else joined.tensor_split(3, dim=-1)[part]  # (D, D) or (D,)
+        else:
+            name = _their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)
+            if ours == "head.weight" and config.tie:
+                name = _their_name("embedding.weight", GPT2_NAMES if gpt2 else LLAMA_NAMES)
+            tensor = found(name)
+        if tensor is None:
+            raise CourseError(f"the weights lack {name!r}; are they whole, and of this config's family?")
+        if gpt2 and ours.endswith(".weight") and tensor.ndim == 2 and "blocks" in ours:
+            tensor = tensor.T  # (in, out) → (out, in)
+        if tensor.shape != blank.shape:
+            raise CourseError(f"{name!r} has shape {tuple(tensor.shape)}, the config says {tuple(blank.shape)}")
+        state[ours] = tensor
+    return state
+
+
+@torch.no_grad()
+def state_to_hf(model: Transformer) -> dict[str, Tensor]:
+    """Our state dict under Hugging Face's names, a tied head left out, a LoRA added in."""
+    gpt2 = model.config.position == "learned"
+    lora = {name: layer for name, layer in model.named_modules() if hasattr(type(layer), "effective")}
+    theirs = {}
+    for ours, tensor in model.state_dict().items():
+        place, kind = ours.rsplit(".", 1)
+        if (ours == "head.weight" and model.config.tie) or (gpt2 and place.split(".")[-1] in ("q", "k", "v")):
+            continue
+        if kind in ("a", "b"):
+            continue
+        if kind == "weight" and place in lora:
+            tensor = lora[place].effective  # (out, in)
+        if gpt2 and any(part in ours for part in GPT2_TRANSPOSED) and tensor.ndim == 2:
+            tensor = tensor.T  # (out, in) → (in, out)
+        theirs[_their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)] = tensor.contiguous()
+    if gpt2:
+        for i, block in enumerate(model.blocks):
+            parts = (block.attention.q, block.attention.k, block.attention.v)
+            name = f"transformer.h.{i}.attn.c_attn"
+            weights = [getattr(p, "effective", p.weight).T for p in parts]  # (D, D) each
+            theirs[f"{name}.weight"] = torch.cat(weights, dim=1).contiguous()  # (D, 3D)
+            theirs[f"{name}.bias"] = torch.cat([p.bias for p in parts])  # (3D,)
+    return theirs
+
+
+def _build(config: Config, state: dict[str, Tensor]) -> Transformer:
+    with torch.device("meta"):  # no time lost on random weights that are thrown away
+        model = Transformer(config)
+    state = {name: tensor.detach().float().contiguous() for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    if config.tie:
+        model.head.weight = model.embedding.weight
+    return model.requires_grad_().eval()
+
+
+def from_hf(their_model) -> Transformer:
+    """Our Transformer with the weights of a loaded transformers model."""
+    config = config_from_hf(their_model.config.to_dict())
+    state = state_from_hf(their_model.state_dict(), config)
+    return _build(config, {name: tensor.clone() for name, tensor in state.items()})
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CourseError(f"no {path.name} in {path.parent}; pass the folder of a saved model") from None
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{path} is not readable JSON ({error}); fetch or save the model again") from None
+    if not isinstance(data, dict):
+        raise CourseError(f"{path} does not hold a JSON object; fetch or save the model again")
+    return data
+
+
+def load(folder: str | Path) -> Transformer:
+    """Our Transformer from a folder in Hugging Face's format (config.json and safetensors), in float32, on the CPU.
+
+    Raises CourseError for a missing or damaged file and for a family that does not fit.
+    """
+    folder = Path(folder)
+    config = config_from_hf(_read_json(folder / "config.json"))
+    index, names = folder / "model.safetensors.index.json", ["model.safetensors"]
+    if index.exists():
+        files = _read_json(index).get("weight_map")
+        if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+            raise CourseError(f"{index} names no files of weights; fetch the model again")
+        names = sorted(set(files.values()))
+    theirs: dict[str, Tensor] = {}
+    for name in names:
+        try:
+            theirs |= load_file(folder / Path(name).name)
+        except FileNotFoundError:
+            raise CourseError(f"no {name} in {folder}; fetch or save the model again") from None
+        except (SafetensorError, OSError) as error:
+            raise CourseError(f"{folder / name} is damaged ({error}); fetch or save the model again") from None
+    return _build(config, state_from_hf(theirs, config))
+
+
+def save(model: Transformer, folder: str | Path) -> None:
+    """Write config.json and model.safetensors that transformers' AutoModelForCausalLM reads."""
+    folder = Path(folder)
+    config = config_to_hf(model.config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        weights, half = folder / "model.safetensors", folder / "model.safetensors.part"
+        save_file(state_to_hf(model), half, metadata={"format": "pt"})
+        half.replace(weights)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CourseError(f"cannot save to {folder} ({error.strerror}); choose a folder you can write to") from None
+
+
+class ChatTokenizer:
+    """SmolLM2's own tokenizer, and the way it wants a conversation laid out (ChatML)."""
+
+    SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+
+    def __init__(self, folder: str | Path):
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self.vocab_size = self.tokenizer.get_vocab_size()
+        self.eos_id = self.tokenizer.token_to_id("<|im_end|>")
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids) -> str:
+        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def token(self, id: int) -> str:
+        """One token as text; a token that is only part of a character shows as �."""
+        return self.tokenizer.decode([int(id)], skip_special_tokens=False)
+
+    def chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """Messages [{"role": "user", "content": …}, …] as ids, ending where the assistant should speak."""
+        if not messages or messages[0]["role"] != "system":
+            messages = [{"role": "system", "content": self.SYSTEM}, *messages]
+        turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+        return self.encode(turns + "<|im_start|>assistant\n")
+
+
+def load_smollm2() -> tuple[Transformer, ChatTokenizer]:
+    """The real SmolLM2-135M-Instruct (Allal et al. 2025) from the packaged weights; `course data` brings them."""
+    from lib.sources.catalogue import smollm2_folder
+
+    folder = smollm2_folder()
+    return load(folder), ChatTokenizer(folder)

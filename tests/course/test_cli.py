@@ -1,0 +1,77 @@
+"""The command line itself: help for everything, one line for a mistake, and no two-second import for a word."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from lib.course.cli import course, main
+from lib.lesson import series
+
+
+def ended(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(arguments))
+    return end.value.code
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in course.list_commands(None))])
+def test_every_command_has_help(capsys, command):
+    assert ended(*command, "--help") == 0
+    told = capsys.readouterr()
+    assert told.out.startswith(f"Usage: {' '.join(['course', *command])}") and not told.err
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["run", "--jobs", "x"], "'x' is not a valid integer"),
+        (["refresh"], "Missing argument 'LESSON...'"),
+        (["refresh", "77"], "unknown lesson '77'"),
+        (["measure", "0", "--preset", "auto"], "measure one preset by name"),
+        (["measure", "0", "--preset", "cup"], "unknown preset 'cup'"),
+        (["measure", "0", "--seeds", "1,b"], "--seeds takes whole numbers"),
+        (["measure", "0", "-p", "seed", "3"], "preset and seed are set by"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, arguments, says):
+    assert ended(*arguments) == 2
+    told = capsys.readouterr()
+    assert not told.out and len(told.err.splitlines()) == 1
+    assert told.err.startswith("course: ") and says in told.err
+
+
+def test_alone_it_says_what_there_is(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert ended() == 0
+    told = capsys.readouterr()
+    assert not told.err and told.out.startswith("Usage: course") and "..." not in told.out.split("Commands:")[1]
+    listed = re.findall(r"^  ([a-z]+) +\S", told.out.split("Commands:")[1], re.M)
+    assert listed == course.list_commands(None), "each command on one line"
+
+
+def test_ctrl_c_costs_one_line(capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(series, "find", interrupted)
+    assert ended("lessons") == 130
+    assert capsys.readouterr().err.strip() == "course: interrupted"
+
+
+def test_lessons_are_listed(capsys):
+    assert ended("lessons") == 0
+    out = capsys.readouterr().out
+    assert all(lesson.path.name in out for lesson in series.series())
+
+
+def test_the_command_line_imports_nothing_heavy():
+    script = (
+        "import sys; import lib.course.cli, lib.lesson.series\n"
+        "import lib.course.headless.display, lib.course.headless.runner\n"
+        "print([m for m in ('torch', 'transformers', 'papermill', 'nbclient', 'matplotlib') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,215 @@
+"""Published figures, each within its tolerance, and what must hold of any estimate."""
+
+import importlib.util
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from lib.decide import sizing
+from lib.decide.counting import count, load
+from lib.decide.sizing import (
+    chinchilla_flops,
+    cost,
+    decode_seconds,
+    device,
+    devices,
+    forward_flops,
+    inference_memory,
+    kv_cache_bytes,
+    lora_parameters,
+    prefill_seconds,
+    serving_cost,
+    training_flops,
+    training_memory,
+    weight_bytes,
+)
+from lib.errors import CourseError
+
+
+def near(value, stated, tolerance):
+    """Within a share of what was stated; the share is counted from the stated figure."""
+    assert abs(value / stated - 1) <= tolerance, f"{value:.4g} is not within {tolerance:.0%} of {stated:.4g}"
+
+
+GPT3 = dict(model_type="gpt2", n_embd=12288, n_layer=96, n_head=96, n_positions=2048, vocab_size=50257)
+# Multi-query attention, a gated MLP of 4 D, one norm a layer, tied embedding: Falcon's shape but for the gate.
+PALM = dict(model_type="llama", hidden_size=18432, intermediate_size=73728, num_hidden_layers=118,
+            num_attention_heads=48, num_key_value_heads=1, head_dim=256, vocab_size=256000,
+            max_position_embeddings=2048, tie_word_embeddings=True)  # fmt: skip
+
+# Training compute
+
+
+def test_training_compute_as_published():
+    """Brown et al. 2020, table D.1; Chowdhery et al. 2022 (540 B on 780 B tokens); Llama 3's report, section 1."""
+    near(training_flops(count(GPT3), 300e9)["six_nd"], 3.14e23, 0.02)
+    palm = count(PALM)
+    near(palm.parameters, 540.35e9, 0.001)
+    near(training_flops(palm, 780e9)["palm"], 2.56e24, 0.02)
+    near(training_flops(palm, 780e9)["exact"], 2.56e24, 0.02)
+    near(training_flops(load("Llama-3.1-405B"), 15.6e12)["six_nd"], 3.8e25, 0.02)
+
+
+def test_training_compute_of_chinchilla():
+    """Table 4's shape and appendix F's count against Gopher's budget, 5.76e23, for 1.4 T tokens."""
+    chinchilla = chinchilla_flops(L=80, D=8192, F=32768, H=64, Dh=128, V=32000, T=2048)
+    near(chinchilla * 1.4e12 / 2048, 5.76e23, 0.02)
+
+
+def test_exact_flops_by_hand():
+    model = count(dict(model_type="llama", vocab_size=10, hidden_size=8, intermediate_size=12, num_hidden_layers=2,
+                       num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True))  # fmt: skip
+    matrices = 2 * (8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 12) + 8 * 10  # the tied head multiplies, the embedding does not
+    assert forward_flops(model, 5) == 2 * matrices + 2 * 4 * 4 * 2 * 5
+    assert training_flops(model, 7, 5)["exact"] == 3 * 7 * forward_flops(model, 5)
+    assert training_flops(model, 7, 5)["six_nd"] == 6 * model.parameters * 7
+
+
+def test_a_window_bounds_attention_and_experts_rest():
+    mistral = load("Mistral-7B-v0.1")
+    assert sizing.attention_flops(mistral, 32768) == sizing.attention_flops(mistral, 4096)
+    mixtral = load("Mixtral-8x7B-v0.1")
+    near(mixtral.active, 12.9e9, 0.01)  # Jiang et al. 2024: 13 B active of 47 B
+    near(load("Qwen3-30B-A3B").active, 3.3e9, 0.02)  # its model card
+    assert forward_flops(mixtral) < 2 * mixtral.active
+
+
+# Memory
+
+ZERO = {  # Rajbhandari et al. 2020, table 1 and figure 1: GB a device for 7.5 B, 128 B and 1 T, by stage
+    1: [(120, 2048, 16000), (52.5, 896, 7000), (35.6, 608, 4750), (31.4, 536, 4187),
+        (30.4, 518, 4046), (30.1, 513, 4011)],
+    2: [(120, 2048, 16000), (41.3, 704, 5500), (21.6, 368, 2875), (16.6, 284, 2218),
+        (15.4, 263, 2054), (15.1, 257, 2013)],
+    3: [(120, 2048, 16000), (30, 512, 4000), (7.5, 128, 1000), (1.88, 32, 250), (0.47, 8, 62.5), (0.12, 2, 15.6)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", ZERO)
+def test_the_zero_papers_table(stage):
+    for row, count_of in zip(ZERO[stage], (1, 4, 16, 64, 256, 1024), strict=True):
+        for stated, size in zip(row, (7.5e9, 128e9, 1e12), strict=True):
+            model = sizing_model(size)
+            found = training_memory(model, zero=stage, devices=count_of)
+            states = (found["weights"] + found["gradients"] + found["optimizer"]) / 1e9
+            last_digit = 0.005 if stated < 10 and stated != int(stated) else 0.05 if stated < 100 else 0.5
+            assert abs(states - stated) <= max(0.02 * stated, last_digit), (stage, count_of, size)
+
+
+def sizing_model(parameters: float):
+    """A model of so many parameters, nothing else known of it."""
+    from lib.decide.counting import Model
+
+    return Model("test", "llama", "LlamaForCausalLM", "decoder", 1, 1, 1, 1, 1, 1, 1, 1, {"all": int(parameters)}, 1)
+
+
+@pytest.mark.parametrize(
+    ("D", "L", "rank", "matrices", "stated", "tolerance"),
+    [(12288, 96, 1, 2, 4.7e6, 0.01), (12288, 96, 8, 2, 37.7e6, 0.01), (12288, 96, 4, 2, 18.9e6, 0.01),
+     (12288, 96, 2, 4, 18.9e6, 0.01), (12288, 96, 64, 2, 301.9e6, 0.01), (768, 12, 8, 2, 0.3e6, 0.02),
+     (1024, 24, 8, 2, 0.8e6, 0.02), (1536, 48, 16, 2, 4.7e6, 0.01)],
+)  # fmt: skip
+def test_loras_trainable_parameters(D, L, rank, matrices, stated, tolerance):
+    """Hu et al. 2021, tables 2, 4, 15 and 18: GPT-3, then RoBERTa base and large, and DeBERTa XXL."""
+    near(lora_parameters(D, L, rank, matrices), stated, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "context", "stated"),
+    [("opt-13b", 1, 800 * 1024),  # Kwon et al. 2023, section 3: 800 KB a token
+     ("Llama-2-7b-hf", 4096, 2 * 1024**3),  # MHA; NVIDIA's "Mastering LLM techniques", 2023: about 2 GB
+     ("Llama-2-70b-hf", 1, 2 * 80 * 8 * 128 * 2), ("Mistral-7B-v0.3", 32768, 4 * 1024**3),
+     ("Llama-3.1-8B", 1024, 0.125 * 1024**3), ("Llama-3.1-8B", 16_000, 1.95 * 1024**3),
+     ("Llama-3.1-8B", 128_000, 15.62 * 1024**3), ("Llama-3.1-70B", 1024, 0.313 * 1024**3),
+     ("Llama-3.1-70B", 16_000, 4.88 * 1024**3), ("Llama-3.1-70B", 128_000, 39.06 * 1024**3)],
+)  # fmt: skip
+def test_kv_cache_as_published(name, context, stated):
+    """The Llama 3.1 figures: Hugging Face's announcement, table of cache sizes in 16 bits."""
+    near(kv_cache_bytes(load(name), context), stated, 0.01)
+
+
+def test_a_window_bounds_the_cache():
+    assert kv_cache_bytes(load("Mistral-7B-v0.1"), 32768) == kv_cache_bytes(load("Mistral-7B-v0.3"), 4096)
+    gemma = load("gemma-3-1b-pt")  # five layers of 512 places for one of all
+    assert kv_cache_bytes(gemma, 32768) == 2 * 256 * 2 * (22 * 512 + 4 * 32768)
+    assert kv_cache_bytes(load("bert-base-uncased"), 512) == 0
+
+
+def test_quantized_weights():
+    assert weight_bytes(1e9, "bfloat16") == 2e9 and weight_bytes(1e9, quantize="int8") == 1e9
+    assert weight_bytes(3200, quantize="int4") == 3200 / 2 + 100 * 2  # a 16-bit scale for each 32
+    assert weight_bytes(1280, quantize="int4", group=128) == 640 + 10 * 2
+
+
+def test_each_saving_saves():
+    model = load("Llama-3.1-8B")
+    full = training_memory(model, 4, 4096, devices=8)
+    for stage in (1, 2, 3):
+        less = training_memory(model, 4, 4096, devices=8, zero=stage)
+        assert less["total"] < full["total"]
+        full = less
+    kept = training_memory(model, 4, 4096)
+    again = training_memory(model, 4, 4096, checkpointing=True)
+    assert again["activations"] < kept["activations"] / 10 and again["weights"] == kept["weights"]
+    parts = {k: v for k, v in kept.items() if k != "total"}
+    assert math.isclose(sum(parts.values()), kept["total"])
+    small = inference_memory(model, 1, 4096, quantize="int4")
+    assert small["total"] < inference_memory(model, 1, 4096)["total"] / 2
+
+
+# Time and money
+
+
+def test_writing_is_bound_by_bandwidth_and_reading_by_arithmetic():
+    model, chip = load("Llama-3.1-8B"), device("h100")
+    nbytes = 2 * model.parameters + kv_cache_bytes(model, 1000)
+    assert math.isclose(decode_seconds(model, chip, 1000), nbytes / 3350e9)
+    assert decode_seconds(model, chip, 1000, batch=2) < 1.1 * decode_seconds(model, chip, 1000)
+    assert decode_seconds(model, chip, 1000, batch=4096) > chip.memory / chip.bandwidth  # arithmetic, and the caches
+    reading = prefill_seconds(model, chip, 4096)
+    blocks = model.matrices - 4096 * 128256  # the head is asked about the last token only
+    near(reading, 4096 * (2 * blocks + 4 * 32 * 4096 * 4096) / 989.4e12, 0.001)
+    assert prefill_seconds(model, chip, 1) >= 2 * model.parameters / 3350e9
+
+
+def test_cost_by_hand():
+    chip = device("a100")
+    spent = cost(312e12 * 3600, chip, count=2, utilisation=0.5, price=1.5)
+    assert math.isclose(spent["seconds"], 3600) and math.isclose(spent["device_hours"], 2)
+    assert math.isclose(spent["kwh"], 0.8) and math.isclose(spent["money"], 3.0)
+    assert cost(1e15, device("h200"))["money"] is None, "no price is not a price of zero"
+
+
+def test_break_even_moves_with_the_prices():
+    model, chip = load("Llama-3.1-8B"), device("h100")
+    asked = dict(requests=1e5, prompt=1000, answer=200, price=2.0)
+    one, dear = (serving_cost(model, chip, api_price=price, **asked) for price in (0.5, 5.0))
+    assert math.isclose(one["break_even"], 2.0 * 720 / (1200 / 1e6 * 0.5)) and dear["break_even"] < one["break_even"]
+    assert serving_cost(model, chip, api_price=0.0, **asked)["break_even"] == math.inf
+    many = serving_cost(model, chip, api_price=0.5, **(asked | dict(requests=1e9)))
+    assert many["needed"] > one["needed"] and many["rent"] > one["rent"]
+
+
+def test_devices_state_their_source():
+    for chip in devices().values():
+        assert chip.source and chip.memory > 1e9 and chip.bandwidth > 1e10 and chip.watts > 0
+        assert (chip.price is None) == (chip.priced == ""), "a price says whose it is and when"
+    with pytest.raises(CourseError, match=r"unknown device 'h1000'; choose h100, .*laptop.*Did you mean h100"):
+        device("h1000")
+    assert device("H100").peak("float8") == device("h100").peak("bfloat16")
+
+
+# Against what this machine really uses
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the kernel's high-water mark is Linux's")
+@pytest.mark.parametrize("name", ["train, grouped heads", "answer, many texts"])
+def test_estimates_against_measured_peaks(name):
+    """Two of the shapes that benchmarks/sizing.py measures, within 10 %."""
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "sizing.py"
+    spec = importlib.util.spec_from_file_location("benchmarks_sizing", path)
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    near(bench.estimated(name), bench.measured(name), 0.10)

@@ -1,0 +1,50 @@
+"""A solved lesson runs from top to bottom, and every check in it prints full marks."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib.answers import reference_source
+from lib.exercises.exercise import exercises
+from lib.lesson.cells import solve
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def run(nb, folder, home, monkeypatch):
+    from nbclient import NotebookClient
+
+    for name, value in (("COURSE_PRESET", "smoke"), ("COURSE_HOME", str(home)), ("CUDA_VISIBLE_DEVICES", "")):
+        monkeypatch.setenv(name, value)
+    client = NotebookClient(nb, timeout=300, kernel_name="python3", extra_arguments=["--log-level=ERROR"],
+                            resources={"metadata": {"path": str(folder)}})
+    return client.execute()
+
+
+def printed(nb):
+    """{exercise id: what its check cell said, as plain text}"""
+    found = {}
+    for cell in nb.cells:
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id", "")
+        if grade_id.endswith("-check"):
+            id = grade_id.removesuffix("-check").replace("-", ".", 1)
+            found[id] = "".join(o.data["text/plain"] for o in cell.outputs if "data" in o)
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_solved_lesson_earns_full_marks(path, tmp_path, monkeypatch):
+    lesson = path.name[:2]
+    nb = nbformat.read(path, as_version=4)
+    answers = {e.id: reference_source(e.id) for e in exercises(lesson)}
+    got = printed(run(solve(nb, answers), path.parent, tmp_path, monkeypatch))
+    assert set(got) == set(answers)
+    for e in exercises(lesson):
+        assert got[e.id].startswith(f"{e.id}: {e.points} of {e.points} point") and "Full marks." in got[e.id], got[e.id]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_committed_checks_say_not_attempted(path):
+    for id, text in printed(nbformat.read(path, as_version=4)).items():
+        assert text.startswith(f"{id}: not attempted yet"), text
