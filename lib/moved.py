@@ -97,8 +97,9 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module):
         sys.modules[module.__name__] = importlib.import_module(MOVED[module.__name__])
 
-    def get_code(self, name):  # python -m
-        raise ImportError(f"{name} is {MOVED[name]} now")
+    def get_code(self, name):
+        """`python -m lib.course.train_command`, the one module that was a program for users."""
+        raise ImportError(f"{name} is a command now: python -m lib.course {MOVED[name].rpartition('.')[2]}")
 
 
 def forward(package: str):

