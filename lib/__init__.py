@@ -24,6 +24,11 @@ Axis letters, the same in every shape comment and docstring:
     V  vocabulary                F   feed-forward width (d_ff)
 """
 
+import sys
+
 from lib.moved import install
 
+# jsonschema, which nbformat imports, loads this extra of jupyter-events wherever it is installed, and that builds 38
+# grammars as it is imported: one to three seconds in every process of ours. Notebooks are checked just as well without.
+sys.modules.setdefault("rfc3987_syntax", None)
 install()

@@ -1,8 +1,12 @@
-"""What several test files share."""
+"""What several test files share, in which order they run, and how long a hunt lasts (`hunt.py`)."""
 
+import os
 import signal
+from pathlib import Path
 
 import pytest
+from hunt import LONG
+from hypothesis import settings
 
 from lib.device import threads
 
@@ -10,6 +14,36 @@ from lib.device import threads
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["browser"]  # only where it is asked for by name, as `make browser` does
+
+HERE = Path(__file__).parent
+# The files that take longest, longest first: what two processes begin with leaves neither idle in the end.
+LONGEST = """
+exercises/test_solved grading/test_hostile grading/test_kill trainer/test_parallel course/test_runner
+exercises/test_mutants grading/test_sandbox grading/test_nbgrader weights/test_pretrained course/test_train
+course/test_teaching course/test_website test_training inference/test_server course/test_renewal sources/test_catalogue
+""".split()
+
+settings.register_profile("long", max_examples=2000, deadline=None)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--long", action="store_true", help="every hunt in full, as `make test-long` does: hours")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long(time): takes so long that only --long runs it")
+    if config.getoption("long"):
+        os.environ[LONG] = "1"  # for the test files, as they are imported, here and in the processes of xdist
+        settings.load_profile("long")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("long"):
+        for item in items:
+            if mark := item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason=f"{mark.args[0]}; make test-long runs it"))
+    place = {HERE / f"{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
+from hunt import hunt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
@@ -114,7 +115,7 @@ AWKWARD = st.sampled_from(
 ANY_TEXT = st.one_of(st.text(max_size=60), st.lists(st.one_of(AWKWARD, st.text(max_size=5))).map("".join))
 
 
-@settings(max_examples=10_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=hunt(1000, 100_000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=ANY_TEXT)
 def test_round_trip_of_any_text(trained, text):
     ids = trained.encode(text)
@@ -210,7 +211,7 @@ TIED_TEXT = st.one_of(
 ).filter(bool)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=hunt(300, 15_000), deadline=None)
 @given(text=TIED_TEXT, extra=st.integers(0, 120), other=TIED_TEXT)
 def test_small_corpora_give_the_librarys_merges(text, extra, other):
     ours, peer = BPETokenizer.train(text, 256 + extra), library_trained(text, 256 + extra)
@@ -242,7 +243,7 @@ def test_words_are_cut_as_the_library_cuts_them():
             assert WORD.findall(case) == [case[start:end] for _, (start, end) in cuts]
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=hunt(300, 15_000), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.one_of(
         st.text(st.characters(max_codepoint=0x24F), max_size=80),

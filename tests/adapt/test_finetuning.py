@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 
 import pytest
 import torch
@@ -497,7 +496,7 @@ def test_the_adapter_that_ships_does_its_job():
     assert sum(dialogues.right(one, e.summary) for one, e in zip(said, held_out, strict=True)) >= 3
 
 
-@pytest.mark.skipif(not os.environ.get("COURSE_TEST_REMAKE"), reason="a quarter of an hour: set COURSE_TEST_REMAKE=1")
+@pytest.mark.long("a quarter of an hour")
 def test_the_adapter_that_ships_can_be_made_anew():
     model, tokenizer = pretrained.load_smollm2()
     config = finetuning.prepare(model, "LoRA", dataclasses.replace(finetuning.RECIPE, seed=1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from hunt import hunt
 
 from lib.answers import answer, answers, load, mutant_source, reference_source
 from lib.exercises.exercise import exercise, exercises, lessons
@@ -19,7 +20,7 @@ from lib.lesson import cells
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 IDS = [e.id for e in exercises()]
 MUTANTS = [(id, m.name) for id in IDS for m in answers(id[:2])[id].mutants] if IDS else []
-SEEDS = range(20)
+SEEDS = range(hunt(4, 100))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -312,7 +312,7 @@ def test_a_home_that_cannot_be_written_costs_one_line(tmp_path, monkeypatch):
         own.keep("02.attention", [ATTENTION])
 
 
-@pytest.mark.skipif("COURSE_TEST_OWN" not in os.environ, reason="minutes; set COURSE_TEST_OWN=1 to run it")
+@pytest.mark.long("minutes")
 @pytest.mark.parametrize("lesson", [each for each in series.series() if "03" <= each.number <= "08"],
                          ids=lambda lesson: lesson.stem)  # fmt: skip
 def test_a_lesson_validates_on_right_answers(lesson, home):
