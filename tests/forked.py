@@ -1,13 +1,15 @@
-"""Notebooks in forks of one warm process that has loaded what lessons import: no kernel to start and none to stop.
+"""Functions in forks of one warm process, which has imported once what each of them would: two seconds with torch.
 
-    with Warm() as warm:
-        warm.run(notebook, folder, COURSE_PRESET="smoke")  # fills in what each code cell displays, or raises
+    with Warm("test_something") as warm:
+        done = warm.call("test_something:function", "an argument", COURSE_PRESET="smoke")
+        done.value, done.status, done.said
 
-A fork runs the cells in an IPython shell one after another, as a kernel does; strict nbval has the kernels.
+A fork is a process like any other: it may set its environment, start processes, crash or be killed. `notebook` runs a
+notebook's cells in one.
 """
 
-import ast
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,54 +19,87 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
-SECONDS = 900.0  # for a whole notebook on a busy machine
+SECONDS = 900.0  # for one call on a busy machine
+
+
+@dataclass
+class Done:
+    """What came of a call: the function's value as JSON has it, the exit status (0 if it returned), and all it said."""
+
+    value: Any
+    status: int
+    said: str
 
 
 class Warm:
-    """The warm process. It may have one thread only, since it forks; so it is none of the processes of the tests."""
+    """The warm process. It forks, so it may have one thread only, and is none of the processes of the tests.
+
+    modules: what it imports before the first call.
+    """
+
+    def __init__(self, *modules: str):
+        self.modules = modules
 
     def __enter__(self) -> "Warm":
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-        )  # fmt: skip
+        line = [sys.executable, __file__, json.dumps([p for p in sys.path if p]), *self.modules]
+        self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+                                        env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
         return self
 
     def __exit__(self, *_) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        self.process.stdin.close()  # then it ends
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process.stdin.close()
+            self.process.wait()
         self.process.stdout.close()
 
-    def run(self, nb, folder: Path, **environment: str):
+    def call(self, function: str, *arguments, folder: Path | None = None, **environment: str) -> Done:
+        """Call `module:name` in a fork of its own."""
+        with tempfile.TemporaryDirectory() as top:
+            told, said = Path(top, "told"), Path(top, "said")
+            order = {"function": function, "arguments": arguments, "environment": environment,
+                     "folder": str(folder or Path.cwd()), "told": str(told), "said": str(said)}  # fmt: skip
+            self.process.stdin.write(json.dumps(order).encode() + b"\n")
+            self.process.stdin.flush()
+            assert select.select([self.process.stdout], [], [], SECONDS)[0], f"it took longer than {SECONDS:.0f} s"
+            status = self.process.stdout.readline()
+            assert status, "the warm process is gone"
+            value = json.loads(told.read_text()) if told.exists() else None
+            return Done(value, int(status), said.read_text(errors="replace"))
+
+    def notebook(self, nb, folder: Path, **environment: str):
         """Run a notebook's code cells in a folder; returns the notebook, with what they display as their outputs.
 
         Raises AssertionError with the number of the cell that fails.
         """
         cells = [cell for cell in nb.cells if cell.cell_type == "code"]
-        with tempfile.NamedTemporaryFile("r", suffix=".json") as told:
-            order = {"sources": [cell.source for cell in cells], "folder": str(folder), "told": told.name}
-            self.process.stdin.write(json.dumps(order | {"environment": environment}).encode() + b"\n")
-            self.process.stdin.flush()
-            if not select.select([self.process.stdout], [], [], SECONDS)[0]:
-                raise AssertionError(f"it took longer than {SECONDS:.0f} s")
-            status, said = self.process.stdout.readline().strip(), told.read()
-        assert status == b"0", f"the process ended by itself: {status.decode() or 'with the warm one'}"
-        outcome = json.loads(said)
-        assert "error" not in outcome, outcome["error"]
-        for cell, shown in zip(cells, outcome["shown"], strict=True):
+        environment |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+        done = self.call("forked:cells", [cell.source for cell in cells], folder=folder, **environment)
+        assert done.status == 0, done.said[-4000:]
+        for cell, shown in zip(cells, done.value, strict=True):
             cell.outputs = [nbformat.from_dict(output) for output in shown]
         return nb
 
 
+# ------------------------------------------------------------------------------------------- over there
+
+
 def main() -> None:
-    """One order after another, a line of JSON each: fork, let the child run it, tell how it ended."""
-    _load()
+    """One order after another, a line of JSON each: fork, let the child obey, tell how it ended."""
+    _, path, *modules = sys.argv
+    sys.path[:] = json.loads(path)
+    for module in modules:
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a fork would copy all memory
     for line in sys.stdin.buffer:
         pid = os.fork()
         if pid == 0:
@@ -72,41 +107,33 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def _load() -> None:
-    """Import all that the lessons do; lib.lesson first, as they do."""
-    import lib.lesson.session  # noqa: F401
-    from lib.lesson.series import series
-
-    sources = ("".join(c["source"]) for each in series() for c in each.notebook["cells"] if c["cell_type"] == "code")
-    for node in (node for source in sources for node in ast.walk(ast.parse(source))):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                importlib.import_module(alias.name)
-        elif isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            for alias in node.names:
-                getattr(module, alias.name, None)  # what transformers only loads when it is asked for it
-
-
 def _obey(order: dict) -> None:
     """The child's whole life. Never returns."""
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(2, 1)  # the pipe is for the parent's words
+        os.dup2(os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)  # the pipes are the parent's
+        os.dup2(1, 2)
         os.chdir(order["folder"])
         os.environ |= order["environment"]
-        outcome = _execute(order["sources"])
-        with open(order["told"], "w") as file:
-            json.dump(outcome, file)
+        module, _, name = order["function"].partition(":")
+        value = getattr(importlib.import_module(module), name)(*order["arguments"])
+        Path(order["told"]).write_text(json.dumps(value))
         status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        print(end.code if isinstance(end.code, str) else "", file=sys.stderr)
     except BaseException:
         traceback.print_exc()
     finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(status)
 
 
-def _execute(sources: list[str]) -> dict:
+def cells(sources: list[str]) -> list[list[dict]]:
+    """Run cells one after another in an IPython shell, as a kernel does; what each displays, as outputs."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
     from traitlets.config import Config
@@ -115,18 +142,18 @@ def _execute(sources: list[str]) -> dict:
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "NoColor"
     shell = InteractiveShell.instance(config=config)
-    shown = []
+    displayed = []
     for number, source in enumerate(sources, 1):
-        with capture_output() as said:
+        with capture_output() as shown:
             result = shell.run_cell(source, store_history=True)
         if not result.success:
             error = result.error_before_exec or result.error_in_exec
-            return {"error": f"code cell {number}: {error!r}\n{said.stdout}\n{said.stderr}"}
-        shown.append([
-            {"output_type": "display_data", "data": {k: v for k, v in o.data.items() if isinstance(v, str)}}
-            for o in said.outputs
+            sys.exit(f"{shown.stdout}\n{shown.stderr}\ncode cell {number}: {error!r}")
+        displayed.append([
+            {"output_type": "display_data", "data": {k: v for k, v in output.data.items() if isinstance(v, str)}}
+            for output in shown.outputs
         ])  # fmt: skip
-    return {"shown": shown}
+    return displayed
 
 
 if __name__ == "__main__":

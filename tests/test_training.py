@@ -264,8 +264,8 @@ def test_bfloat16_runs_and_stays_close(text):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on loading its compiler
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compile_gives_the_same_losses(text):
-    plain = train(tiny(), text, text, TrainConfig(**SMALL))
-    fast = train(tiny(), text, text, TrainConfig(**SMALL, compile=True))
+    plain = train(tiny(n_layer=1), text, text, TrainConfig(**SMALL))  # one layer: the compiler takes seconds for each
+    fast = train(tiny(n_layer=1), text, text, TrainConfig(**SMALL, compile=True))
     torch.testing.assert_close(torch.tensor(fast.train_loss), torch.tensor(plain.train_loss), atol=1e-4, rtol=0)
 
 
@@ -291,18 +291,20 @@ def test_compile_without_a_compiler_says_so(tmp_path):
 
 # --- checkpoints --------------------------------------------------------------------------------------------
 
-# Starts a run and kills it six times over: at a random step, half-way through writing a random checkpoint, or
-# from outside at a random moment. Then lets it finish. Children are forked, so that a start costs no import.
+# For each kind, starts a run and kills it six times over: at a random step, half-way through writing a random
+# checkpoint, or from outside at a random moment. Then lets it finish, and lets another run that nobody disturbs.
+# Children are forked, so that a start costs no import.
 KILLED = """
     import json, os, random, signal, sys, time
     from pathlib import Path
     import torch
+    import torch._dynamo  # what an optimizer imports as it is made: a second, which each child would take anew
     from safetensors.torch import save_file
     from lib import training
     from lib.training import TrainConfig, train
     from lib.transformer import Config, Transformer
 
-    optimizer, dropout, folder, seed = sys.argv[1], float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    top, seed, kinds = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
     torch.set_num_threads(1)
     rng = random.Random(seed)
 
@@ -336,9 +338,10 @@ KILLED = """
     def all_of(numbers, label):
         return numbers
 
-    def run(folder, progress):
+    def run(kind, folder, progress):
+        optimizer, dropout = kind.split("-")
         torch.manual_seed(0)
-        config = Config.llama(vocab_size=17, block_size=16, n_layer=2, n_head=2, d_model=16, dropout=dropout)
+        config = Config.llama(vocab_size=17, block_size=16, n_layer=2, n_head=2, d_model=16, dropout=float(dropout))
         model = Transformer(config)
         text = torch.randint(17, (300,), generator=torch.Generator().manual_seed(1))
         history = train(
@@ -350,36 +353,44 @@ KILLED = """
         losses = [history.train_loss, history.val_steps, history.val_loss, history.tokens]
         save_file(dict(model.named_parameters()), Path(folder) / "final.safetensors", {"losses": json.dumps(losses)})
 
-    ways = ["step", "writing", "moment"] * 2
-    rng.shuffle(ways)
-    deaths = []
-    for way in [*ways, None]:
-        rng.random()  # each child inherits another state
-        child = os.fork()
-        if child == 0:
-            if way == "writing":
-                dies_while_writing()
-            run(folder, {"step": dies_at_a_step, "moment": slow}.get(way, all_of))
-            os._exit(0)
-        if way == "moment":
-            time.sleep(rng.uniform(0.0, 0.1))
-            os.kill(child, signal.SIGKILL)
-        deaths.append(os.waitpid(child, 0)[1])
-    run(folder + "/whole", all_of)
-    print(*deaths)
+    for kind in kinds:
+        ways = ["step", "writing", "moment"] * 2
+        rng.shuffle(ways)
+        deaths = []
+        for way in [*ways, None, "whole"]:
+            rng.random()  # each child inherits another state
+            child = os.fork()
+            if child == 0:
+                if way == "writing":
+                    dies_while_writing()
+                folder = f"{top}/{kind}" + "/whole" * (way == "whole")
+                run(kind, folder, {"step": dies_at_a_step, "moment": slow}.get(way, all_of))
+                os._exit(0)
+            if way == "moment":
+                time.sleep(rng.uniform(0.0, 0.1))
+                os.kill(child, signal.SIGKILL)
+            deaths.append(os.waitpid(child, 0)[1])
+        print(*deaths)
 """
+KINDS = ["adamw-0.0", "adamw-0.2", "muon-0.2"]  # optimizer and dropout
 
 
-@pytest.mark.parametrize(("optimizer", "dropout"), [("adamw", 0.0), ("adamw", 0.2), ("muon", 0.2)])
-def test_a_run_killed_again_and_again_ends_with_the_same_bits(tmp_path, optimizer, dropout):
-    script = tmp_path / "killed.py"
-    script.write_text(textwrap.dedent(KILLED))
-    seed = random.randrange(10**6)
-    command = [sys.executable, str(script), optimizer, str(dropout), str(tmp_path), str(seed)]
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folder of the runs, the seed of their deaths, and how each process of each kind ended."""
+    top, seed = tmp_path_factory.mktemp("killed"), random.randrange(10**6)
+    (top / "killed.py").write_text(textwrap.dedent(KILLED))
+    command = [sys.executable, str(top / "killed.py"), str(top), str(seed), *KINDS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["9"] * 6 + ["0"], f"seed {seed}: not killed as planned"
-    paths = tmp_path / "final.safetensors", tmp_path / "whole" / "final.safetensors"
+    assert done.returncode == 0, (seed, done.stderr)
+    return top, seed, dict(zip(KINDS, map(str.split, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_killed_again_and_again_ends_with_the_same_bits(killed, kind):
+    top, seed, deaths = killed
+    assert deaths[kind] == ["9"] * 6 + ["0", "0"], f"seed {seed}: not killed as planned"
+    paths = top / kind / "final.safetensors", top / kind / "whole" / "final.safetensors"
     resumed, whole = map(load_file, paths)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole), f"seed {seed}"

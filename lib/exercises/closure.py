@@ -181,5 +181,11 @@ def needed(statements: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
 
 def digest(source: str, names: set[str] | None) -> str:
     """A digest of what `names` (None: all) mean in a module: it changes with any code they need, not with comments."""
-    statements = parse(source) if names is None else needed(parse(source), names)
-    return hashlib.sha256("\n".join(map(ast.dump, statements)).encode()).hexdigest()[:16]
+    statements = _module(source)
+    statements = statements if names is None else needed(statements, names)
+    return hashlib.sha256("\n".join(map(_dumped, statements)).encode()).hexdigest()[:16]
+
+
+# A module of ours is asked about for each exercise in it, and each time read once.
+_module = functools.lru_cache(maxsize=32)(_parse)
+_dumped = remembered(ast.dump)

@@ -19,14 +19,14 @@ KERNELS = ("01", "08")  # lessons run as readers run them; the others, in forks,
 
 @pytest.fixture(scope="module")
 def warm():
-    with Warm() as warm:
+    with Warm("forked", "lessons") as warm:
         yield warm
 
 
 def run(nb, folder, home, warm):
     env = {"COURSE_PRESET": "smoke", "COURSE_HOME": str(home), "CUDA_VISIBLE_DEVICES": ""}
     if warm:
-        return warm.run(nb, folder, **env)
+        return warm.notebook(nb, folder, **env)
     from nbclient import NotebookClient
 
     client = NotebookClient(nb, timeout=300, kernel_name="python3", extra_arguments=["--log-level=ERROR"],

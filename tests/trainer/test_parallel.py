@@ -2,12 +2,15 @@
 
 import json
 import os
+import runpy
+import secrets
 import subprocess
 import sys
 import textwrap
 
 import pytest
 import torch
+from forked import Warm
 from safetensors.torch import load_file
 
 from lib import training
@@ -56,18 +59,59 @@ def folder(tmp_path_factory):
     return folder
 
 
-def start(*command, restarts: int = 1, **environment: str) -> subprocess.CompletedProcess:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*launch, "--max-restarts", str(restarts), *map(str, command)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def warm():
+    with Warm("test_parallel", "torch._dynamo", "torch.distributed.fsdp", "matplotlib.pyplot") as warm:
+        yield warm
 
 
-def torchrun(folder, name: str, *options: str, dies: str = "") -> dict:
+LAUNCH = ["--standalone", "--nproc-per-node", "2"]
+
+
+def start(warm, *command, restarts: int = 1, **environment: str) -> tuple[int, str]:
+    """torchrun's own agent on a script, in a process that has loaded torch already; its exit status, what was said."""
+    done = warm.call("test_parallel:agent", restarts, *map(str, command), **environment)
+    return done.status, done.said
+
+
+def agent(restarts: int, *command: str) -> None:
+    """What `torchrun` does with its command line, but that the workers are forks: they have torch from the start."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    args = run.parse_args([*LAUNCH, "--max-restarts", str(restarts), *command])
+    args.rdzv_backend, args.rdzv_endpoint, args.rdzv_id = "c10d", "localhost:0", secrets.token_hex(8)  # --standalone
+    config, _, _ = run.config_from_args(args)
+    config.start_method = "fork"
+    try:
+        elastic_launch(config, entrypoint=worker)(*command)
+    except ChildFailedError as error:
+        sys.exit(str(error))
+
+
+def worker(*command: str) -> None:
+    """A worker's life: the script as a program."""
+    sys.argv = list(command)
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def torchrun(*command) -> tuple[int, str]:
+    """The real command."""
+    launch = [sys.executable, "-m", "torch.distributed.run", *LAUNCH, "--max-restarts", "0"]
+    done = subprocess.run([*launch, *map(str, command)], env=os.environ | {"OMP_NUM_THREADS": "1"},
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    return done.returncode, done.stderr
+
+
+def team(warm, folder, name: str, *options: str, dies: str = "") -> dict:
     """A run of two processes; the parts of its record and weights that must not depend on how many there are."""
-    done = start(folder / "worker.py", *OPTIONS, *options, "--out", folder / name, DIES=dies)
-    assert done.returncode == 0, done.stderr
+    status, said = start(warm, folder / "worker.py", *OPTIONS, *options, "--out", folder / name, DIES=dies)
+    assert status == 0, said
     assert (folder / name / "died").exists() == bool(dies)
     return seen(folder / name)
 
@@ -84,12 +128,14 @@ def seen(out) -> dict:
 
 @pytest.fixture(scope="module")
 def two(folder):
-    return torchrun(folder, "two")
+    status, said = torchrun(folder / "worker.py", *OPTIONS, "--out", folder / "two")
+    assert status == 0, said
+    return seen(folder / "two")
 
 
 @pytest.fixture(scope="module")
-def sharded(folder):
-    return torchrun(folder, "sharded", "--shard")
+def sharded(warm, folder):
+    return team(warm, folder, "sharded", "--shard")
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +164,9 @@ def test_two_processes_and_accumulation_give_the_curve_of_one(request, one, kind
 
 
 @pytest.mark.parametrize(("kind", "victim"), [("two", "0"), ("two", "1"), ("sharded", "1")])
-def test_a_killed_worker_is_restarted_and_the_run_ends_at_the_same_weights(request, folder, kind, victim):
+def test_a_killed_worker_is_restarted_and_the_run_ends_at_the_same_weights(request, warm, folder, kind, victim):
     two = request.getfixturevalue(kind)
-    again = torchrun(folder, f"{kind}-killed-{victim}", *["--shard"] * (kind == "sharded"), dies=victim)
+    again = team(warm, folder, f"{kind}-killed-{victim}", *["--shard"] * (kind == "sharded"), dies=victim)
     assert again["train_loss"] == two["train_loss"] and again["val_loss"] == two["val_loss"]
     assert again["weights"].keys() == two["weights"].keys()
     assert all(torch.equal(again["weights"][name], p) for name, p in two["weights"].items())
@@ -195,9 +241,9 @@ BESIDE = """
 
 
 @pytest.fixture(scope="module")
-def beside(folder) -> list[dict]:
-    done = start(folder / "beside.py", folder, restarts=0)
-    assert done.returncode == 0, done.stderr
+def beside(warm, folder) -> list[dict]:
+    status, said = start(warm, folder / "beside.py", folder, restarts=0)
+    assert status == 0, said
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -219,23 +265,23 @@ def test_each_of_two_holds_half_of_the_weights_and_averages(beside, optimizer):
         assert 0.49 < cut / plain < 0.53 and 0.49 < resumed / plain < 0.53
 
 
-def test_a_sharded_run_that_was_asked_to_end_goes_on_in_one_process(folder, sharded):
+def test_a_sharded_run_that_was_asked_to_end_goes_on_in_one_process(warm, folder, sharded):
     out = folder / "asked"
-    done = start(folder / "worker.py", *OPTIONS, "--shard", "--out", out, restarts=0, LEAVES="1")
-    assert done.returncode and "stopped after step 14 of 24, all saved" in done.stderr, done.stderr
+    status, said = start(warm, folder / "worker.py", *OPTIONS, "--shard", "--out", out, restarts=0, LEAVES="1")
+    assert status and "stopped after step 14 of 24, all saved" in said, said
     assert seen(out)["state"] == "interrupted"
     alone("--resume", "--out", out)
     the_same(seen(out), sharded)
 
 
-def test_a_run_of_one_process_that_was_stopped_goes_on_sharded(folder, sharded, monkeypatch):
+def test_a_run_of_one_process_that_was_stopped_goes_on_sharded(warm, folder, sharded, monkeypatch):
     out = folder / "stopped"
     with monkeypatch.context() as patch:
         patch.setattr(Run, "watch", lambda self, done, loss: done == 13)
         with pytest.raises(SystemExit):
             main(["train", *OPTIONS, "--out", str(out)])
     assert len(seen(out)["train_loss"]) == 13
-    the_same(torchrun(folder, "stopped", "--shard", "--resume"), sharded)
+    the_same(team(warm, folder, "stopped", "--shard", "--resume"), sharded)
 
 
 def test_sharding_needs_several_processes(folder, capsys):

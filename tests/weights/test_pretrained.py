@@ -5,10 +5,11 @@ import os
 
 import pytest
 import torch
+from hunt import hunt
 from safetensors.torch import load_file, save_file
 
 from lib.errors import CourseError
-from lib.generation import generate
+from lib.generation import generate, left_pad
 from lib.transformer import Config, Transformer
 from lib.weights import pretrained
 
@@ -135,16 +136,34 @@ def test_smollm2_logits(smollm2):
         assert (ours(tokens) - theirs(tokens).logits).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("prompt", PROMPTS)
-def test_smollm2_greedy_text(smollm2, prompt):
-    ours, tokenizer, theirs = smollm2
-    tokens = torch.tensor([tokenizer.encode(prompt)])
-    mine = generate(ours, tokens, 64)
-    stop = theirs.generation_config.eos_token_id
-    theirs.generation_config.eos_token_id = None
-    other = theirs.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=64, do_sample=False)
-    theirs.generation_config.eos_token_id = stop
-    assert mine.tolist() == other.tolist()
+@pytest.fixture(scope="module")
+def theirs_on(smollm2):
+    """What transformers writes after each prompt: 64 tokens, all in one batch."""
+    _, tokenizer, theirs = smollm2
+    tokens, padding = left_pad([tokenizer.encode(prompt) for prompt in PROMPTS])
+    there = torch.arange(tokens.size(1)) >= padding[:, None]  # (B, T)
+    written = theirs.generate(
+        tokens, attention_mask=there.long(), max_new_tokens=64, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    return tokens, padding, written
+
+
+def test_smollm2_greedy_texts(smollm2, theirs_on):
+    ours, _, _ = smollm2
+    tokens, padding, theirs = theirs_on
+    mine = generate(ours, tokens, 64, padding=padding)
+    for row, prompt in enumerate(PROMPTS):
+        assert mine[row].tolist() == theirs[row].tolist(), prompt
+    assert mine.shape == (len(PROMPTS), tokens.size(1) + 64)
+
+
+@pytest.mark.parametrize("prompt", hunt(PROMPTS[:1], PROMPTS))
+def test_smollm2_greedy_text_of_one_prompt_alone(smollm2, theirs_on, prompt):
+    ours, tokenizer, _ = smollm2
+    _, padding, theirs = theirs_on
+    row = PROMPTS.index(prompt)
+    mine = generate(ours, torch.tensor([tokenizer.encode(prompt)]), 64)
+    assert mine[0].tolist() == theirs[row, padding[row] :].tolist()
 
 
 def test_chat_layout_is_the_models_own_template(smollm2):
