@@ -29,7 +29,8 @@ EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
 SECTIONS = ("the checks", "instructors", "the website")  # of requirements.txt, that a learner does without
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
-FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *HOSTS)
+LICENCES = ("LICENSE", "LICENSE-lessons", "THIRD_PARTY.md")
+FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *LICENCES, *HOSTS)
 
 
 def release(out: Path, names: Iterable[str] = ()) -> list[Lesson]:
@@ -226,4 +227,9 @@ not hold yet and gives a hint. Cells you add are no trouble; do not delete the e
 
 Hand in the notebooks as they are, under the names they have. Save first (Ctrl-S). Your instructor's grader tries your
 answers on other inputs; what passes the check here passes there, unless it was made for the check's inputs alone.
+
+## Licence
+
+The code is under the Apache License 2.0 (`LICENSE`), the lessons' text and figures under CC BY 4.0 (`LICENSE-lessons`).
+`THIRD_PARTY.md` names the texts, weights and pictures that others have made, with their licences.
 """
