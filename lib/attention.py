@@ -51,7 +51,7 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tenso
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention, written out: the values, mixed by these shares.
 
-    q (…, T, Dh), k (…, S, Dh), v (…, S, Dv); mask as above. Returns (…, T, Dv).
+    q (…, T, Dh), k (…, S, Dh), v (…, S, Dv); mask as in attention_weights. Returns (…, T, Dv).
     """
     return attention_weights(q, k, mask) @ v  # (…, T, Dv)
 
