@@ -1,6 +1,6 @@
-"""Where modules were before version 0.2: an old import path still leads there, and a line says which is the new one.
+"""Where modules and names were before version 0.2: an old import leads to the new place, and a line says which that is.
 
-Python asks here last, for a module of `lib` that is nowhere else.
+Python asks here last, for a module of `lib` that is nowhere else, and first, for those that have lost a name.
 """
 
 import importlib
@@ -74,10 +74,17 @@ lib.specialist              lib.adapt.specialist
 lib.grading.exercises       lib.exercises
 lib.grading                 lib.lesson
 """.split("\n") if line)  # the last: only in a learners' copy, which has no lib.grading
-NAMES = {
-    "lib.course": ("start", "use", "use_lib"),
-    "lib.grading": ("check", "hint"),
-}
+NAMES = dict(line.split() for line in """
+lib.course.start            lib.lesson.start
+lib.course.use              lib.lesson.use
+lib.course.use_lib          lib.lesson.use_lib
+lib.embedding.TokenEmbedding  torch.nn.Embedding
+lib.generation.Text         lib.inference.text.Text
+lib.generation.stream_text  lib.inference.text.stream_text
+lib.grading.check           lib.lesson.check
+lib.grading.hint            lib.lesson.hint
+lib.transformer.LayerNorm   torch.nn.LayerNorm
+""".split("\n") if line)  # of modules that are still there
 _told: set[str] = set()
 
 
@@ -102,14 +109,34 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         raise ImportError(f"{name} is a command now: python -m lib.course {MOVED[name].rpartition('.')[2]}")
 
 
-def forward(package: str):
-    """A package's `__getattr__` for names that are in lib.lesson now."""
+class Former(importlib.abc.MetaPathFinder):
+    """Finds the modules that have lost a name, and has them answer for it. They themselves know nothing of this."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in {old.rpartition(".")[0] for old in NAMES}:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None:
+            spec.loader = Answering(spec.name, spec.origin)
+        return spec
+
+
+class Answering(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        module.__getattr__ = forward(module.__name__)
+        super().exec_module(module)
+
+
+def forward(module: str):
+    """A module's `__getattr__` for names that are elsewhere now."""
 
     def find(name: str):
-        if name not in NAMES[package]:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        tell(f"{package}.{name}", f"lib.lesson.{name}")
-        return getattr(importlib.import_module("lib.lesson"), name)
+        new = NAMES.get(f"{module}.{name}")
+        if new is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        tell(f"{module}.{name}", new)
+        place, _, name = new.rpartition(".")
+        return getattr(importlib.import_module(place), name)
 
     return find
 
@@ -126,3 +153,4 @@ def install() -> None:
     """Let Python ask here."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.append(Finder())
+        sys.meta_path.insert(0, Former())

@@ -19,7 +19,7 @@ from lib.attention import EVERYONE
 from lib.embedding import LearnedPositions, sinusoidal
 from lib.errors import CourseError
 from lib.training import History, TrainConfig, begin_step, end_step, make_optimizers, no_progress, prepared
-from lib.transformer import Block, Config, LayerNorm, RMSNorm, initialise
+from lib.transformer import Block, Config, initialise, make_norm
 
 POSITIONS = ("learned", "sinusoidal", "none")
 
@@ -79,15 +79,12 @@ class VisionTransformer(nn.Module):
             self.positions = LearnedPositions(T, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = (RMSNorm if config.norm == "rms" else LayerNorm)(config.d_model, config.norm_eps)
+        self.norm = make_norm(config)
         self.head = nn.Linear(config.d_model, config.vocab_size)
         initialise(self)
 
-    def forward(self, images: Tensor, return_attention: bool = False):
-        """images (B, C, Y, X) → logits (B, V), and with return_attention a list of n_layer weights (B, H, T, T).
-
-        Raises CourseError for pictures of another shape.
-        """
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, C, Y, X) → logits (B, V). Raises CourseError for pictures of another shape."""
         if images.shape[1:] != self.picture:
             raise CourseError(f"this model reads pictures of (B, {', '.join(map(str, self.picture))}), "
                               f"not {tuple(images.shape)}")  # fmt: skip
@@ -97,14 +94,9 @@ class VisionTransformer(nn.Module):
         elif self.config.position == "sinusoidal":
             x = x + sinusoidal(torch.arange(x.size(1), device=x.device), x.size(2))  # (B, T, D)
         x = self.dropout(x)  # (B, T, D)
-        attention = []
         for block in self.blocks:
-            x = block(x, EVERYONE, return_weights=return_attention)  # (B, T, D)
-            if return_attention:
-                x, weights = x
-                attention.append(weights)  # (B, H, T, T)
-        logits = self.head(self.norm(x.mean(dim=1)))  # (B, V): the mean over the patches is the picture
-        return (logits, attention) if return_attention else logits
+            x = block(x, EVERYONE)  # (B, T, D)
+        return self.head(self.norm(x.mean(dim=1)))  # (B, V): the mean over the patches is the picture
 
 
 class SmallCNN(nn.Module):

@@ -30,6 +30,16 @@ def test_it_is_the_very_module_under_both_names(old, capsys, monkeypatch):
     assert capsys.readouterr().err == f"{old} has moved; write: from {place} import {name}\n"
 
 
+def test_names_are_found_where_they_are_now():
+    parts = [(*old.rpartition(".")[::2], *new.rpartition(".")[::2]) for old, new in moved.NAMES.items()]
+    cells = [f"from {module} import {name}\nimport {place}\nassert {name} is {place}.{new}"
+             for module, name, place, new in parts]  # fmt: skip
+    ran = subprocess.run([sys.executable, "-c", "\n".join(cells)], cwd=ROOT, capture_output=True, text=True)
+    assert not ran.returncode, ran.stderr
+    told = [f"{module}.{name} has moved; write: from {place} import {new}" for module, name, place, new in parts]
+    assert ran.stderr.splitlines() == told
+
+
 def test_the_first_cells_of_an_old_lesson_run():
     cells = """
 from lib.course import start, use, use_lib
@@ -51,8 +61,9 @@ from lib.grading import check, hint  # said once
 
 
 def test_a_name_that_never_was_is_an_error():
-    with pytest.raises(ImportError, match="nothing"):
-        exec("from lib.course import nothing")
+    for place in ("course", "generation"):
+        with pytest.raises(ImportError, match="nothing"):
+            exec(f"from lib.{place} import nothing")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("lib.nothing")
 

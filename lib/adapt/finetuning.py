@@ -420,9 +420,9 @@ def answer_loss(model: Transformer, x: Tensor, y: Tensor) -> Tensor:
 
     The head, a fifth of SmolLM2's work, is asked at those places only.
     """
-    hidden, _ = model.hidden(x)  # (B, T, D)
+    x = model.last_hidden_state(x)  # (B, T, D)
     asked = y != IGNORE  # (B, T)
-    return F.cross_entropy(model.head(hidden[asked]).float(), y[asked])  # (n, V), (n,) → ()
+    return F.cross_entropy(model.head(x[asked]).float(), y[asked])  # (n, V), (n,) → ()
 
 
 @contextlib.contextmanager
