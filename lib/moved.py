@@ -1,4 +1,4 @@
-"""Where modules were before version 0.2: an old import path still leads there, and a line says which is the new one.
+"""Where things were before version 0.2: an old import still leads there, and a line says which is the new one.
 
 Python asks here last, for a module of `lib` that is nowhere else.
 """
@@ -74,10 +74,22 @@ lib.specialist              lib.adapt.specialist
 lib.grading.exercises       lib.exercises
 lib.grading                 lib.lesson
 """.split("\n") if line)  # the last: only in a learners' copy, which has no lib.grading
-NAMES = {
-    "lib.course": ("start", "use", "use_lib"),
-    "lib.grading": ("check", "hint"),
-}
+# Names that moved out of a module that still stands: the module, where they are now, the names.
+NAMES = {(old, name): new for old, new, *names in map(str.split, """
+lib.adapt.finetuning       lib.adapt.adapters                 load_adapter save_adapter
+lib.adapt.finetuning       lib.adapt.lora                     LoRALinear MATRICES TARGETS
+lib.adapt.finetuning       lib.adapt.lora                     lora_off merge remove_lora unmerge
+lib.adapt.finetuning       lib.adapt.replies                  reply request_flops
+lib.adapt.finetuning       lib.adapt.summaries                ADAPTER EXAMPLES row rows studies summarise training_set
+lib.adapt.finetuning       lib.adapt.workers                  side_by_side
+lib.course                 lib.lesson                         start use use_lib
+lib.course.commands.train  lib.course.training_run.live       Run sample
+lib.course.commands.train  lib.course.training_run.recipe     PRESETS model_config train_config
+lib.course.commands.train  lib.course.training_run.run_folder load plot save
+lib.grading                lib.lesson                         check hint
+lib.training               lib.trainer.checkpoint             load_checkpoint save_checkpoint
+lib.training               lib.trainer.memory                 check_memory free_memory memory out_of_memory
+""".strip().split("\n")) for name in names}
 _told: set[str] = set()
 
 
@@ -102,14 +114,15 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         raise ImportError(f"{name} is a command now: python -m lib.course {MOVED[name].rpartition('.')[2]}")
 
 
-def forward(package: str):
-    """A package's `__getattr__` for names that are in lib.lesson now."""
+def forward(module: str):
+    """A module's `__getattr__`, for names that are elsewhere now."""
 
     def find(name: str):
-        if name not in NAMES[package]:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        tell(f"{package}.{name}", f"lib.lesson.{name}")
-        return getattr(importlib.import_module("lib.lesson"), name)
+        if (module, name) not in NAMES:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new = NAMES[module, name]
+        tell(f"{module}.{name}", f"{new}.{name}")
+        return getattr(importlib.import_module(new), name)
 
     return find
 

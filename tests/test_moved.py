@@ -30,6 +30,38 @@ def test_it_is_the_very_module_under_both_names(old, capsys, monkeypatch):
     assert capsys.readouterr().err == f"{old} has moved; write: from {place} import {name}\n"
 
 
+def test_every_name_that_moved_is_where_it_is_said_to_be_and_nowhere_else():
+    for (old, name), new in moved.NAMES.items():
+        module = importlib.import_module(old)
+        there = vars(module).get(name)  # an old submodule of that name, once it was asked for
+        assert there is None or f"{old}.{name}" in moved.MOVED, f"{old}.{name} is there; take it off the list"
+        assert module.__getattr__(name) is getattr(importlib.import_module(new), name)
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "said"),
+    [
+        ("lib.training", "save_checkpoint", ["lib.trainer.checkpoint import save_checkpoint"]),
+        ("lib.training", "memory", ["lib.trainer.memory import memory"]),  # a function, in a module of its name
+        ("lib.adapt.finetuning", "merge", ["lib.adapt.lora import merge"]),
+        ("lib.finetuning", "merge", ["lib.adapt import finetuning", "lib.adapt.lora import merge"]),  # moved twice
+        ("lib.course.train_command", "load", ["lib.course.commands import train",
+                                              "lib.course.training_run.run_folder import load"]),
+    ],
+)  # fmt: skip
+def test_a_name_that_moved_is_found_and_said_once(old, name, said, capsys, monkeypatch):
+    monkeypatch.setattr(moved, "_told", set())
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    if old not in moved.MOVED:
+        importlib.import_module(old)
+    found = {}
+    for _ in range(2):
+        exec(f"from {old} import {name}", found)
+    place, _, _ = said[-1].partition(" import ")
+    assert found[name] is getattr(importlib.import_module(place), name)
+    assert [line.partition("write: from ")[2] for line in capsys.readouterr().err.splitlines()] == said
+
+
 def test_the_first_cells_of_an_old_lesson_run():
     cells = """
 from lib.course import start, use, use_lib
@@ -51,8 +83,9 @@ from lib.grading import check, hint  # said once
 
 
 def test_a_name_that_never_was_is_an_error():
-    with pytest.raises(ImportError, match="nothing"):
-        exec("from lib.course import nothing")
+    for place in ("lib.course", "lib.training", "lib.adapt.finetuning"):
+        with pytest.raises(ImportError, match="nothing"):
+            exec(f"from {place} import nothing")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("lib.nothing")
 
