@@ -1,9 +1,10 @@
 """Turning a pile of random numbers into a model: batches in, loss down, nothing lost on the way.
 
+`loop` is the training loop of lesson 05. `train` runs it on a text, along with what a long run needs: checkpoints,
+several processes and the rest are parts of lib.trainer, a file each, and `loop` does without them.
+
 A run is a pure function of its TrainConfig, the starting weights and the text: batches and dropout are drawn from
 (seed, step), so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
-Several processes can train one model together (lib.trainer.parallel): the batch stays the same, each reads its share of
-it, and may keep only its share of the weights.
 """
 
 import math
@@ -158,10 +159,10 @@ def loop(
     progress: Callable[[Iterable[int], str], Iterable[int]] = no_progress,
     parts: Sequence[Part] = (),
 ) -> History:
-    """The plain loop, for texts, pictures and answers alike: trains in place, and fills and returns the history.
+    """The plain loop, for texts, pictures and answers alike: trains in place, and returns the history, filled.
 
     batches(step) gives the `accumulate` batches (x, y) of a step, loss_of(model, x, y) the mean loss of one, (), and
-    look(step) judges the model now and then. parts: what else goes along (lib.trainer.part).
+    look(step) judges the model every eval_every steps. parts: what else goes along (lib.trainer.part).
     """
     device, others = next(model.parameters()).device, Parts(parts)
     others.begin(history)
@@ -172,8 +173,9 @@ def loop(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in progress(range(history.step, config.steps), "training"):
             torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is drawn from seed and step, as batches are
-            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-                group["lr"] = group["peak"] * schedule(step, config)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * schedule(step, config)
             others.before(step)
             total = 0.0
             for x, y in batches(step):
@@ -214,7 +216,7 @@ def train(
     on_eval(step, history) is called after each evaluation on val_tokens, the one before the first step included.
     folder: where to keep checkpoint.safetensors; if one is there the run goes on from it.
     progress: wraps the steps in a progress bar; if it ends early, so does the run.
-    watch(done, loss) is called after each step, the loss still on its device; True saves the run and ends it.
+    watch(done, loss) is called at the end of each step, the loss still on its device; True saves the run and ends it.
     team: the processes that share the work; all call this with equal models, texts and configs. Only the leader
     writes checkpoints, into a folder that all can read. Team.place may have cut the model between them: the run and
     its checkpoints are the same, and on_eval must not read a weight in one process alone.

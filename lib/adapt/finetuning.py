@@ -31,37 +31,6 @@ RATES = {"LoRA": 2e-3, "last layers": 5e-4, "full": 1e-4}  # the more learns, th
 RECIPE = TrainConfig(steps=240, batch_size=2, lr=RATES["LoRA"], warmup=10, weight_decay=0.0, min_lr=0.05)
 
 
-def prepare(
-    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = 4, last: int = 6
-) -> TrainConfig:
-    """Free, in place, the weights that a method lets learn; returns the recipe at the method's rate.
-
-    first: the first block with LoRA; no gradient need go through those before it, which saves some of the time.
-    last: how many blocks learn by the method "last layers".
-    """
-    if method not in METHODS:
-        raise CourseError(f"unknown method {method!r}; choose {', '.join(METHODS)}")
-    if method == "LoRA":
-        add_lora(model, seed=config.seed, first=min(first, len(model.blocks) - 1))
-    elif method == "last layers":
-        only_last(model, last)
-    else:
-        model.requires_grad_()
-    return dataclasses.replace(config, lr=RATES[method])
-
-
-def only_last(model: Transformer, n: int) -> Transformer:
-    """Freeze all but the last n blocks and the norm after them, in place; returns the model."""
-    if not 1 <= n <= len(model.blocks):
-        raise CourseError(
-            f"this model has {len(model.blocks)} blocks; train the last 1 to {len(model.blocks)}, not {n}"
-        )
-    model.requires_grad_(False)
-    model.blocks[-n:].requires_grad_()
-    model.norm.requires_grad_()
-    return model
-
-
 @dataclass(frozen=True)
 class Row:
     """One example as tokens: `prompt` of them are read, the rest, the answer and its end, are to be said."""
@@ -132,8 +101,12 @@ def finetune(
     _check(model, rows)
     device = model.embedding.weight.device
     optimizers = make_optimizers(model, config)
+
+    def tell(done: int, loss: Tensor) -> None:
+        watch(done, loss.item())
+
     history = History()
-    parts: list[Part] = [Watch(lambda done, loss: watch(done, loss.item()) and False)]
+    parts: list[Part] = [Watch(tell)]
     if folder is not None:
         checkpoints = Checkpoints(folder, model, optimizers, config, _fingerprint(model, rows))
         history = checkpoints.resume()
@@ -151,9 +124,40 @@ def finetune(
         return progress(steps, "fine-tuning")
 
     learning = [p for p in model.parameters() if p.requires_grad]
+    config = dataclasses.replace(config, accumulate=1)  # a batch, a step
     with shared(in_precision(answer_loss, config.precision, device), learning, workers) as loss_of:
-        config = dataclasses.replace(config, accumulate=1)
         return loop(model, optimizers, batches, loss_of, config, history, progress=named, parts=parts)
+
+
+def prepare(
+    model: Transformer, method: str, config: TrainConfig = RECIPE, first: int = 4, last: int = 6
+) -> TrainConfig:
+    """Free, in place, the weights that a method lets learn; returns the recipe at the method's rate.
+
+    first: the first block with LoRA; no gradient need go through those before it, which saves some of the time.
+    last: how many blocks learn by the method "last layers".
+    """
+    if method not in METHODS:
+        raise CourseError(f"unknown method {method!r}; choose {', '.join(METHODS)}")
+    if method == "LoRA":
+        add_lora(model, seed=config.seed, first=min(first, len(model.blocks) - 1))
+    elif method == "last layers":
+        only_last(model, last)
+    else:
+        model.requires_grad_()
+    return dataclasses.replace(config, lr=RATES[method])
+
+
+def only_last(model: Transformer, n: int) -> Transformer:
+    """Freeze all but the last n blocks and the norm after them, in place; returns the model."""
+    if not 1 <= n <= len(model.blocks):
+        raise CourseError(
+            f"this model has {len(model.blocks)} blocks; train the last 1 to {len(model.blocks)}, not {n}"
+        )
+    model.requires_grad_(False)
+    model.blocks[-n:].requires_grad_()
+    model.norm.requires_grad_()
+    return model
 
 
 def _check(model: Transformer, rows: Sequence[Row]) -> None:
