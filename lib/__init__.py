@@ -1,7 +1,7 @@
 """Build a transformer, then decide about one: the library behind the lessons.
 
-The transformer's story is told by the files at the top. Read them in this order: errors, device, corpus, tokenizer,
-embedding, attention, transformer, training, generation, vision. Everything else has a room:
+The transformer's story is told by the files at the top. Read them in the order of the lessons: errors, device, corpus,
+tokenizer, embedding, attention, transformer, training, generation, vision. Everything else has a room:
 
 - `sources`: data and weights that packages carry, fetched and verified
 - `trainer`: what a run needs around the plain loop

@@ -103,7 +103,7 @@ def test_no_widget_talks_back_while_a_cell_runs(nb):
 
 
 def test_what_the_prose_tells_the_reader_to_call_is_there(nb):
-    assert any(re.search(r"^from lib\.grading import check, hint$", cell.source, re.M) for cell in code(nb))
+    assert any(re.search(r"^from lib\.lesson import check, hint\b", cell.source, re.M) for cell in code(nb))
     for cell in code(nb):
         if "lesson.predict(" in cell.source:
             assert "guess=None" in cell.source and "sure=None" in cell.source, cell.source

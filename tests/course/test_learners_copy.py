@@ -98,7 +98,10 @@ def test_no_reference_line_is_in_it(copy):
 
 
 TRY = """
-import importlib, sys, lib.exercises.exercise
+import importlib, sys
+# The copy alone: an editable install of the whole course would lend it rooms that it has not.
+sys.meta_path = [finder for finder in sys.meta_path if "Editable" not in getattr(finder, "__name__", "")]
+import lib.exercises.exercise
 print(lib.exercises.exercise.__file__)
 for name in sys.argv[1:]:
     try:
@@ -115,8 +118,8 @@ def test_nothing_of_the_graders_can_be_imported(copy):
     ran = run(copy, "-c", TRY, *tried)
     assert ran.stdout.split() == [str(copy / "lib/exercises/exercise.py")], ran.stderr
     assert not list(copy.rglob("*.pyc")) and not (copy / "tests").exists()
-    names = {path.stem for path in (copy / "lib/grading").iterdir()} - {"__pycache__"}
-    assert names == {"__init__", "card", "check", "closure", "exercise", "exercises", "notebook", "properties"}
+    assert not (copy / "lib/grading").exists() and not (copy / "lib/answers").exists()
+    assert {path.name for path in (copy / "lib/course").iterdir() if path.is_dir()} == {"commands", "headless"}
 
 
 @pytest.mark.parametrize("lesson", series.series(), ids=lambda lesson: lesson.stem)
@@ -204,7 +207,8 @@ def test_only_the_lessons_asked_for(tmp_path):
     done = CliRunner().invoke(course, ["release", "--out", str(tmp_path / "c"), "--lessons", "2, 03"])
     assert done.exit_code == 0 and "2 lessons in" in done.output
     assert [p.name[:2] for p in sorted((tmp_path / "c/notebooks").iterdir())] == ["02", "03"]
-    assert sorted(os.listdir(tmp_path / "c/lib/grading/exercises")) == ["__init__.py", "l02.py", "l03.py"]
+    kept = sorted(path.stem for path in (tmp_path / "c/lib/exercises").glob("l*.py"))
+    assert kept == ["l02", "l03"]
     with pytest.raises(CourseError, match="unknown lesson"):
         release(tmp_path / "d", ["nonesuch"])
     assert not (tmp_path / "d").exists()

@@ -17,7 +17,7 @@ def pages(lessons: list[Lesson]) -> dict[str, str]:
     """Markdown by page name: `index`, then a module each: `attention`, `inference.decoding`."""
     readers = _readers(lessons)
     package = ast.get_docstring(ast.parse((LIB / "__init__.py").read_text(encoding="utf-8"))) or ""
-    stated = re.findall(r"\w+", package.partition("in this order: ")[2].partition(".")[0])
+    stated = re.findall(r"\w+", package.partition("order of the lessons: ")[2].partition(".")[0])
     modules = _modules(stated)
     parts = [f"# The library\n\n{_prose(package)}", "## The story", _listed(modules, "")]
     parts += [f"## lib.{room}\n\n{_listed(modules, f'{room}.')}" for room in ROOMS]
@@ -72,13 +72,13 @@ def _page(name: str, module: ast.Module, readers: list[Lesson]) -> str:
 
 
 class _Qualify(ast.NodeTransformer):
-    """Annotations that name a class of another module of ours say which: two modules may have one name for two."""
+    """Annotations that name a class of another module say which: two modules may have one name for two."""
 
     def __init__(self, module: ast.Module):
         imports = [node for node in ast.walk(module) if isinstance(node, ast.ImportFrom) and node.module]
         self.full = {
             alias.asname or alias.name: f"{node.module}.{alias.name}"
-            for node in imports if node.module.startswith("lib.") for alias in node.names
+            for node in imports for alias in node.names
         }  # fmt: skip
 
     def visit_arg(self, node: ast.arg) -> ast.arg:
