@@ -74,17 +74,26 @@ lib.specialist              lib.adapt.specialist
 lib.grading.exercises       lib.exercises
 lib.grading                 lib.lesson
 """.split("\n") if line)  # the last: only in a learners' copy, which has no lib.grading
-NAMES = dict(line.split() for line in """
-lib.course.start            lib.lesson.start
-lib.course.use              lib.lesson.use
-lib.course.use_lib          lib.lesson.use_lib
-lib.embedding.TokenEmbedding  torch.nn.Embedding
-lib.generation.Text         lib.inference.text.Text
-lib.generation.stream_text  lib.inference.text.stream_text
-lib.grading.check           lib.lesson.check
-lib.grading.hint            lib.lesson.hint
-lib.transformer.LayerNorm   torch.nn.LayerNorm
-""".split("\n") if line)  # of modules that are still there
+# Names that moved out of a module that still stands: the module, where they are now, the names (old=new if another).
+NAMES = {f"{old}.{name.split('=')[0]}": f"{new}.{name.split('=')[-1]}" for old, new, *names in map(str.split, """
+lib.adapt.finetuning       lib.adapt.adapters                 load_adapter save_adapter
+lib.adapt.finetuning       lib.adapt.lora                     LoRALinear MATRICES TARGETS
+lib.adapt.finetuning       lib.adapt.lora                     lora_off merge remove_lora unmerge
+lib.adapt.finetuning       lib.adapt.replies                  reply request_flops
+lib.adapt.finetuning       lib.adapt.summaries                ADAPTER EXAMPLES row rows studies summarise training_set
+lib.adapt.finetuning       lib.adapt.workers                  side_by_side
+lib.course                 lib.lesson                         start use use_lib
+lib.course.commands.train  lib.course.training_run.live       Run sample
+lib.course.commands.train  lib.course.training_run.recipe     PRESETS model_config train_config
+lib.course.commands.train  lib.course.training_run.run_folder load plot save
+lib.embedding              torch.nn                           TokenEmbedding=Embedding
+lib.generation             lib.inference.text                 Text stream_text
+lib.grading                lib.lesson                         check hint
+lib.training               lib.trainer.checkpoint             load_checkpoint save_checkpoint
+lib.training               lib.trainer.memory                 check_memory free_memory memory out_of_memory
+lib.transformer            torch.nn                           LayerNorm
+""".strip().split("\n")) for name in names}
+LOST = {old.rpartition(".")[0] for old in NAMES}
 _told: set[str] = set()
 
 
@@ -113,7 +122,7 @@ class Former(importlib.abc.MetaPathFinder):
     """Finds the modules that have lost a name, and has them answer for it. They themselves know nothing of this."""
 
     def find_spec(self, name, path=None, target=None):
-        if name not in {old.rpartition(".")[0] for old in NAMES}:
+        if name not in LOST:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         if spec is not None:

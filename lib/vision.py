@@ -7,7 +7,6 @@ Letters besides those of lib/__init__.py: C channels, Y and X height and width i
 Here T is the number of patches and V the number of classes.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -18,7 +17,10 @@ from torch import Tensor, nn
 from lib.attention import EVERYONE
 from lib.embedding import LearnedPositions, sinusoidal
 from lib.errors import CourseError
-from lib.training import History, TrainConfig, begin_step, end_step, make_optimizers, no_progress, prepared
+from lib.trainer.delivery import deliver
+from lib.trainer.history import History
+from lib.trainer.precision import Compiled, in_precision
+from lib.training import TrainConfig, loop, make_optimizers, no_progress
 from lib.transformer import Block, Config, initialise, make_norm
 
 POSITIONS = ("learned", "sinusoidal", "none")
@@ -170,36 +172,23 @@ def train_classifier(
     _check(images, labels)
     highest = int(labels.max())
     device = next(model.parameters()).device
-    optimizers = make_optimizers(model, config)
     history = History()
-    run, cast = prepared(model, config, device)
-    whole = config.batch_size * config.accumulate  # pictures in a step
-    losses: list[Tensor] = []
-    model.train()
-    on_eval(0)
-    started = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step in progress(range(config.steps), "training"):
-            begin_step(optimizers, config, step)
-            loss = torch.zeros((), device=device)
-            x, y = batch(images, labels, whole, config.seed, step, shift)  # (A·B, C, Y, X), (A·B,)
-            for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
-                with cast:
-                    logits = run(x_part.to(device))  # (B, V)
-                if highest >= logits.size(1):  # on a GPU the loss would fail, and say nothing
-                    raise CourseError(f"label {highest} is not among the model's {logits.size(1)} classes; check both")
-                piece = F.cross_entropy(logits.float(), y_part.to(device)) / config.accumulate  # ()
-                piece.backward()
-                loss += piece.detach()
-            end_step(model, optimizers, config)
-            losses.append(loss)
-            history.tokens += whole
-            if step + 1 == config.steps or (step + 1) % config.eval_every == 0:
-                on_eval(step + 1)
-    history.train_loss = torch.stack(losses).tolist() if losses else []
-    history.seconds = time.perf_counter() - started
-    model.eval()
-    return history
+
+    def batches(step: int) -> Iterable[tuple[Tensor, Tensor]]:
+        pictures = config.batch_size * config.accumulate
+        x, y = batch(images, labels, pictures, config.seed, step, shift)  # (A·B, C, Y, X), (A·B,)
+        history.tokens += pictures
+        return deliver(x, y, config.batch_size, device)
+
+    def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        logits = model(x)  # (B, V)
+        if highest >= logits.size(1):  # on a GPU the loss would fail, and say nothing
+            raise CourseError(f"label {highest} is not among the model's {logits.size(1)} classes; check both")
+        return F.cross_entropy(logits.float(), y)  # ()
+
+    run = Compiled(model) if config.compile else model
+    loss_of = in_precision(loss_of, config.precision, device)
+    return loop(run, make_optimizers(model, config), batches, loss_of, config, history, on_eval, progress)
 
 
 @torch.no_grad()

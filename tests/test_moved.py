@@ -40,6 +40,37 @@ def test_names_are_found_where_they_are_now():
     assert ran.stderr.splitlines() == told
 
 
+def test_a_name_on_the_list_is_nowhere_else():
+    for old in moved.NAMES:
+        module, _, name = old.rpartition(".")
+        there = vars(importlib.import_module(module)).get(name)  # an old submodule of that name, once it was asked for
+        assert there is None or old in moved.MOVED, f"{old} is there; take it off the list"
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "said"),
+    [
+        ("lib.training", "save_checkpoint", ["lib.trainer.checkpoint import save_checkpoint"]),
+        ("lib.training", "memory", ["lib.trainer.memory import memory"]),  # a function, in a module of its name
+        ("lib.adapt.finetuning", "merge", ["lib.adapt.lora import merge"]),
+        ("lib.finetuning", "merge", ["lib.adapt import finetuning", "lib.adapt.lora import merge"]),  # moved twice
+        ("lib.course.train_command", "load", ["lib.course.commands import train",
+                                              "lib.course.training_run.run_folder import load"]),
+    ],
+)  # fmt: skip
+def test_a_name_that_moved_is_found_and_said_once(old, name, said, capsys, monkeypatch):
+    monkeypatch.setattr(moved, "_told", set())
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    if old not in moved.MOVED:
+        importlib.import_module(old)
+    found = {}
+    for _ in range(2):
+        exec(f"from {old} import {name}", found)
+    place, _, _ = said[-1].partition(" import ")
+    assert found[name] is getattr(importlib.import_module(place), name)
+    assert [line.partition("write: from ")[2] for line in capsys.readouterr().err.splitlines()] == said
+
+
 def test_the_first_cells_of_an_old_lesson_run():
     cells = """
 from lib.course import start, use, use_lib
@@ -61,9 +92,9 @@ from lib.grading import check, hint  # said once
 
 
 def test_a_name_that_never_was_is_an_error():
-    for place in ("course", "generation"):
+    for place in ("lib.course", "lib.training", "lib.adapt.finetuning"):
         with pytest.raises(ImportError, match="nothing"):
-            exec(f"from lib.{place} import nothing")
+            exec(f"from {place} import nothing")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("lib.nothing")
 

@@ -24,7 +24,7 @@ from lib.sources.places import ROOT
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
 ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
-         "course/headless")  # fmt: skip
+         "course/headless", "course/training_run")  # fmt: skip
 COMMANDS = ("data", "doctor", "generate", "lessons", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
 SECTIONS = ("the checks", "instructors", "the website")  # of requirements.txt, that a learner does without
