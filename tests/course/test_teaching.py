@@ -127,7 +127,7 @@ def test_binder_installs_what_environment_yml_does():
 
 def test_the_container_installs_the_pins():
     text = (ROOT / "Dockerfile").read_text()
-    torch = re.search(r"^torch==\S+", (ROOT / "requirements.txt").read_text(), re.M)[0]
+    torch = re.search(r"^torch==\S+", (ROOT / "requirements" / "learn.lock").read_text(), re.M)[0]
     assert f'ARG TORCH="{torch}"' in text and f"TORCH=\"{torch} --index-url" in PAGE
     for copied in re.findall(r"^COPY (?:--\S+ )?(.+) \S+$", text, re.M):
         assert all((ROOT / name).exists() for name in copied.split())

@@ -3,7 +3,6 @@
 What goes in is listed here by name, so that a new file of the grader stays out until somebody lists it.
 """
 
-import importlib.metadata
 import re
 import shutil
 import tempfile
@@ -11,8 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from lib.course.authoring.renewal import renewed
 from lib.errors import CourseError
@@ -27,11 +24,10 @@ ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "sho
          "course/headless", "course/training_run")  # fmt: skip
 COMMANDS = ("data", "doctor", "generate", "lessons", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
-SECTIONS = ("the checks", "instructors", "the website")  # of requirements.txt, that a learner does without
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
 LICENCES = ("LICENSE", "LICENSE-lessons", "THIRD_PARTY.md")
-FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *LICENCES, *HOSTS)
+FILES = ("requirements/learn.lock", "environment.yml", "AGENTS.md", *LICENCES, *HOSTS)
 
 
 def release(out: Path, names: Iterable[str] = ()) -> list[Lesson]:
@@ -98,9 +94,7 @@ def _build(folder: Path, lessons: list[Lesson]) -> None:
         _copy(ROOT / name, folder)
     for lesson in lessons:
         _write(folder / "notebooks" / lesson.path.name, notebook(lesson))
-    wanted, locked = requirements((ROOT / "requirements.txt").read_text(), (ROOT / "requirements.lock").read_text())
-    _write(folder / "requirements.txt", wanted)
-    _write(folder / "requirements.lock", locked)
+    _write(folder / "pyproject.toml", project((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     _write(folder / "Makefile", makefile((ROOT / "Makefile").read_text()))
     _write(folder / "README.md", README.replace("@LESSONS@", "\n".join(f"- {lesson.title}" for lesson in lessons)))
     _write(folder / ".gitignore", ".venv/\nbuild/\n__pycache__/\n*.egg-info/\n.ipynb_checkpoints/\n")
@@ -147,38 +141,10 @@ def notebook(lesson: Lesson) -> str:
     return nbformat.writes(nb) + "\n"
 
 
-def requirements(wanted: str, locked: str) -> tuple[str, str]:
-    """requirements.txt without the sections for instructors, and the lock without what only those need."""
-    blocks = wanted.strip().split("\n\n")
-    kept = [block for block in blocks if not any(name in block.split("\n")[0] for name in SECTIONS)]
-    dropped = _names(block for block in blocks if block not in kept)
-    spare = _reach(dropped) - _reach(_names(kept))
-    lines = [line for line in locked.splitlines() if line.startswith("#") or _name(line) not in spare]
-    return "\n\n".join(kept) + "\n", "\n".join(lines) + "\n"
-
-
-def _names(blocks: Iterable[str]) -> set[str]:
-    return {_name(line) for block in blocks for line in block.splitlines() if line and not line.startswith("#")}
-
-
-def _name(line: str) -> str:
-    return canonicalize_name(re.split(r"[=\s;]", line, maxsplit=1)[0])
-
-
-def _reach(names: set[str]) -> set[str]:
-    """Those packages and all that they may need on any system, as far as they are installed here."""
-    seen: set[str] = set()
-    todo = set(names)
-    while todo:
-        name = todo.pop()
-        seen.add(name)
-        try:
-            needs = importlib.metadata.requires(name) or ()
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        parsed = (Requirement(line) for line in needs)
-        todo |= {canonicalize_name(r.name) for r in parsed if "extra" not in str(r.marker)} - seen
-    return seen
+def project(text: str) -> str:
+    """pyproject.toml with the learner's role alone, and without the authors' tools."""
+    kept = ("[build-system]", "[project]", "[project.scripts]", "[tool.setuptools")
+    return "\n".join(part for part in re.split(r"\n(?=\[)", text) if part.startswith(kept)).rstrip() + "\n"
 
 
 def makefile(text: str) -> str:
@@ -186,7 +152,8 @@ def makefile(text: str) -> str:
     blocks = re.split(r"\n(?=[a-z]+:)", text)
     kept = [block for block in blocks[1:] if block.split(":")[0] in TARGETS]
     head = re.sub(r"^NBVAL :=.*\n", "", blocks[0], flags=re.M)
-    kept = [re.sub(r"^\t@.*nbgrader.*\n", "", block, flags=re.M) for block in kept]
+    head = re.sub(r"^# Who sets up.*?^ROLE :=.*?$", "ROLE := learn", head, flags=re.M | re.S)
+    kept = [re.sub(r"^\t@.*nbgrader.*\n| \(ROLE=.*\)$", "", block, flags=re.M) for block in kept]
     head = re.sub(r"^\.PHONY:.*$", f".PHONY: {' '.join(TARGETS)}", head, flags=re.M)
     return "\n".join([head, *kept]).rstrip() + "\n"
 
@@ -214,7 +181,7 @@ Windows was not tried. It has no make by default; in PowerShell:
 ```
 py -3.11 -m venv .venv
 .venv\\Scripts\\python -m pip install torch==2.13.0
-.venv\\Scripts\\python -m pip install -r requirements.lock
+.venv\\Scripts\\python -m pip install -r requirements\\learn.lock
 .venv\\Scripts\\python -m pip install --no-deps -e .
 .venv\\Scripts\\course data
 .venv\\Scripts\\jupyter lab --notebook-dir notebooks

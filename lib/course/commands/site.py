@@ -3,7 +3,6 @@
 import contextlib
 import html
 import importlib.metadata
-import importlib.util
 import io
 import json
 import re
@@ -46,8 +45,6 @@ def build(lessons: list[Lesson], out: Path) -> Path:
     Raises CourseError, and leaves an earlier site as it was, where Sphinx warns of anything: a link that leads
     nowhere, a heading that skips a level.
     """
-    if not importlib.util.find_spec("sphinx_book_theme"):
-        raise CourseError("the website's packages are not here; run `make setup`, or pip install -r requirements.lock")
     out = out.absolute()
     _see_that_it_may_go(out)
     try:
