@@ -1,5 +1,7 @@
 """Attention by what it must do: mix, obey its mask, look only back, agree with torch's kernel, show its weights."""
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,23 @@ def test_equals_torchs_kernel_with_and_without_a_mask(rng):
     for mask in (None, causal_mask(5, 7), torch.rand(3, 1, 5, 7, generator=rng) < 0.9):
         want = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         torch.testing.assert_close(attention(q, k, v, mask), want)
+
+
+def test_any_number_of_axes_may_stand_in_front(rng):
+    q, k, v = qkv(rng)
+    mask = causal_mask(5)
+    whole = attention(q, k, v, mask)
+    torch.testing.assert_close(attention(q[1, 0], k[1, 0], v[1, 0], mask), whole[1, 0])
+    torch.testing.assert_close(attention(q[None], k[None], v[None], mask), whole[None])
+
+
+def test_a_mask_is_made_where_it_is_asked_for():
+    assert causal_mask(3, 5, window=2, device="meta").device.type == "meta"
+
+
+def test_a_context_is_shared_and_so_can_not_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Context().causal = True
 
 
 def test_weights_are_shares_and_masked_ones_are_zero(rng):

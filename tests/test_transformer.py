@@ -38,6 +38,17 @@ def test_the_future_changes_nothing_before_it(name, tokens):
     assert not torch.allclose(a[:, 7:], b[:, 7:])
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_all_is_made_on_the_models_device(name, tokens):
+    """On the meta device a tensor has a place and no numbers; what meets one of another device is an error."""
+    net, tokens = model(name).to("meta"), tokens.to("meta")
+    padding = torch.tensor([0, 3], device="meta")
+    assert net(tokens).shape == net(tokens, padding=padding).shape == (2, 12, 31)
+    with recorded(net) as maps:
+        net(tokens)
+    assert [weights.device.type for weights in maps] == ["meta"] * 3
+
+
 def test_a_non_causal_model_does_look_ahead(tokens):
     torch.manual_seed(0)
     both_ways = Transformer(Config.llama(**SIZES, causal=False)).eval()
