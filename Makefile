@@ -14,7 +14,7 @@ ROLES := $(patsubst requirements/%.lock,%,$(sort $(wildcard requirements/*.lock)
 READY := .venv/.ready-$(ROLE)
 HERE := $(dir $(lastword $(MAKEFILE_LIST)))
 FIRST = $(notdir $(firstword $(sort $(wildcard notebooks/*.ipynb))))
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PROXY and pip's index, if the disk, free" \
 	"some. The same make goes on from here." >&2; exit 1; }
 NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 --dist loadfile
@@ -37,6 +37,7 @@ setup: $(READY) data ## make .venv with what lessons need, and fetch the data, o
 	@$(PIP) -c requirements/$*.lock $(TORCH) || $(STUCK)
 	@$(PIP) -r requirements/$*.lock || $(STUCK)
 	@$(PIP) --no-deps -e . || $(STUCK)
+	@$(BIN)/python -m lib.course.compile_ahead
 	@# nbgrader is here for its formats; its menus and servers would greet every learner in JupyterLab.
 	@rm -rf .venv/share/jupyter/labextensions/@jupyter/nbgrader .venv/etc/jupyter/jupyter_server_config.d/nbgrader.json
 	@# Nor does JupyterLab ask them for news, or look for its own updates.

