@@ -123,7 +123,7 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(config: Config) -> nn.Module:
-    """The norm that a model uses throughout, (…, D) → (…, D): RMSNorm, or LayerNorm, which also centres and shifts."""
+    """A config's norm, (…, D) → (…, D): RMSNorm, or LayerNorm, which also centres and shifts (Ba et al. 2016)."""
     return (RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.d_model, eps=config.norm_eps)
 
 

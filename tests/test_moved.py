@@ -82,13 +82,18 @@ import lib.lesson.plotting
 import lib.lesson
 assert lib.plotting is lib.lesson.plotting and start is lib.lesson.start and check is lib.lesson.check
 from lib.grading import check, hint  # said once
+from lib.embedding import TokenEmbedding, rotary_angles
+from lib.generation import KVCache, generate, stream_text
+from lib.transformer import Config, LayerNorm, RMSNorm
+assert TokenEmbedding(5, 3).weight.shape == (5, 3) and LayerNorm(4, 1e-5).eps == 1e-5
 """
     ran = subprocess.run([sys.executable, "-c", cells], cwd=ROOT, capture_output=True, text=True)
     assert not ran.returncode, ran.stderr
     lines = ran.stderr.splitlines()
     assert "lib.course.start has moved; write: from lib.lesson import start" in lines
     assert "lib.sizing has moved; write: from lib.decide import sizing" in lines
-    assert len(lines) == len(set(lines)) == 9, ran.stderr
+    assert "lib.transformer.LayerNorm has moved; write: from torch.nn import LayerNorm" in lines
+    assert len(lines) == len(set(lines)) == 12, ran.stderr
 
 
 def test_a_name_that_never_was_is_an_error():
