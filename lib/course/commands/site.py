@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from lib.course.suspense import folded, kept_back
 from lib.errors import CourseError
 from lib.lesson.series import Lesson, find, source
 from lib.sources.places import ROOT
@@ -101,9 +102,19 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
 def for_the_web(notebook: dict, here: set[str]) -> dict:
     """A copy of a notebook whose figures keep their alternative text and have their caption set as one.
 
-    here: file names of the lessons in this site; a link to any other leaves its words behind.
+    The outcome of a prediction, output and prose, is folded until the reader opens it. here: file names of the lessons
+    in this site; a link to any other leaves its words behind.
     """
-    return notebook | {"cells": [_cell(cell, here) for cell in notebook["cells"]]}
+    outcomes, _ = kept_back(notebook["cells"])
+    cells = [_cell(cell, here) for cell in folded(notebook["cells"])]
+    return notebook | {"cells": [_folded(cell) if i in outcomes else cell for i, cell in enumerate(cells)]}
+
+
+def _folded(cell: dict) -> dict:
+    """A code cell whose outputs MyST-NB is to fold."""
+    about = cell["metadata"]
+    shown = about.get("mystnb", {}) | {"code_prompt_show": "Show what happened"}
+    return cell | {"metadata": about | {"tags": [*about.get("tags", []), "hide-output"], "mystnb": shown}}
 
 
 def _cell(cell: dict, here: set[str]) -> dict:
