@@ -48,8 +48,8 @@ def merge(base: list[dict], mine: list[dict], new: list[dict], outputs: bool = T
 
     Cells are matched by id, else by text, else by likeness between the same neighbours. A cell that both sides changed
     stays the learner's, and the new text stands below it in a cell of its own that does not run. A cell that the
-    learner deleted stays deleted, unless it belongs to an exercise. outputs: whether the learner's stay, where the
-    code that made them does.
+    learner deleted stays deleted, unless it belongs to an exercise. outputs: whether those that the learner's notebook
+    shows stay, where the code that made them does.
     """
     units = _units(base, mine, new)
     both = {str(unit.mine.get("id")) for unit in units if _conflicts(unit)}
@@ -192,7 +192,7 @@ def _resolved(unit: Unit, merged: Merged, outputs: bool) -> dict | None:
             merged.gone += 1
             return None
         merged.kept += 1
-        return _whole(mine)
+        return _whole(mine, outputs)
     if same(mine, new) or (base is not None and same(mine, base)):
         merged.renewed += _differs(mine, new)
         cell = dict(new)
@@ -201,7 +201,7 @@ def _resolved(unit: Unit, merged: Merged, outputs: bool) -> dict | None:
         shown = {name: value for name, value in mine.get("metadata", {}).items() if name not in OURS}
         return cell | {"metadata": shown | new.get("metadata", {})}
     merged.kept += 1
-    cell = _whole(mine)
+    cell = _whole(mine, outputs)
     ours = {name: value for name, value in new.get("metadata", {}).items() if name in OURS}
     return cell | {"metadata": cell["metadata"] | ours}
 
@@ -213,12 +213,13 @@ def _conflicts(unit: Unit) -> bool:
     return unit.base is None or (_differs(unit.base, unit.new) and _differs(unit.base, unit.mine))
 
 
-def _whole(cell: dict) -> dict:
+def _whole(cell: dict, outputs: bool = True) -> dict:
     """The cell with all that nbformat asks for, and nothing that only code may have."""
-    if cell.get("cell_type") == "code":
-        return {"metadata": {}, "outputs": [], "execution_count": None} | cell
-    kept = {name: value for name, value in cell.items() if name not in ("outputs", "execution_count")}
-    return {"metadata": {}} | kept
+    code, empty = cell.get("cell_type") == "code", {"outputs": [], "execution_count": None}
+    if code and outputs:
+        return {"metadata": {}} | empty | cell
+    bare = {"metadata": {}} | {name: value for name, value in cell.items() if name not in empty}
+    return bare | empty if code else bare
 
 
 def _notice(new: dict, id: str) -> dict:
