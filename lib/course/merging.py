@@ -195,15 +195,17 @@ def _resolved(unit: Unit, merged: Merged, outputs: bool) -> dict | None:
         return _whole(mine, outputs)
     if same(mine, new) or (base is not None and same(mine, base)):
         merged.renewed += _differs(mine, new)
-        cell = dict(new)
-        if cell.get("cell_type") == "code" and outputs and same(mine, new):
-            cell |= {name: _whole(mine)[name] for name in ("outputs", "execution_count")}
+        if _differs(mine, new) or not outputs:
+            return dict(new)
         shown = {name: value for name, value in mine.get("metadata", {}).items() if name not in OURS}
-        return cell | {"metadata": shown | new.get("metadata", {})}
+        return _whole(mine) | {"source": new["source"], "metadata": shown | _ours(new)}
     merged.kept += 1
     cell = _whole(mine, outputs)
-    ours = {name: value for name, value in new.get("metadata", {}).items() if name in OURS}
-    return cell | {"metadata": cell["metadata"] | ours}
+    return cell | {"metadata": cell["metadata"] | _ours(new)}
+
+
+def _ours(cell: dict) -> dict:
+    return {name: value for name, value in cell.get("metadata", {}).items() if name in OURS}
 
 
 def _conflicts(unit: Unit) -> bool:

@@ -9,6 +9,7 @@ from lib.lesson.series import source
 SUMMARY = "What happened, and what it means"
 FOLD = f"<details><summary>{SUMMARY}</summary>\n\n"
 END = "\n\n</details>"
+CAPTION = re.compile(r"\bshow\(")  # a figure comes with its words, in the code, and they say what is to be seen
 HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
@@ -47,15 +48,26 @@ def predictions(cells: list[dict]) -> list[Prediction]:
     return found
 
 
-def kept_back(cells: list[dict]) -> tuple[set[int], set[int]]:
-    """The places of the cells whose outputs are the outcome of a prediction, and of those whose prose tells it."""
+@dataclass(frozen=True)
+class KeptBack:
+    """The places of a notebook's cells that tell an outcome: by outputs, by code (they are among those), by prose."""
+
+    outputs: frozenset[int]
+    code: frozenset[int]
+    prose: frozenset[int]
+
+
+def kept_back(cells: list[dict]) -> KeptBack:
+    """What of a notebook nobody should see before the guess."""
     found = predictions(cells)
-    return {i for each in found for i in each.outputs}, {i for each in found for i in each.prose}
+    outputs = frozenset(i for each in found for i in each.outputs)
+    code = frozenset(i for i in outputs if CAPTION.search(source(cells[i])))
+    return KeptBack(outputs, code, frozenset(i for each in found for i in each.prose))
 
 
 def folded(cells: list[dict]) -> list[dict]:
     """A copy of a notebook's cells, with the prose that tells an outcome folded. Twice is the same as once."""
-    _, prose = kept_back(cells)
+    prose = kept_back(cells).prose
     return [cell | {"source": fold(source(cell))} if i in prose else cell for i, cell in enumerate(cells)]
 
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lib.course.merging import Merged, merge, same
-from lib.course.suspense import folded, unfolded
+from lib.course.suspense import folded, kept_back, unfolded
 from lib.errors import CourseError
 from lib.lesson.files import locked, write_atomic, write_json
 from lib.lesson.series import NOTEBOOKS, Lesson, source
@@ -180,12 +180,15 @@ class _Update:
 
 
 def prepared(cells: list[dict]) -> list[dict]:
-    """A lesson's cells as a learner begins: no outputs, no counts, and no prose that tells an outcome too soon."""
+    """A lesson's cells as a learner begins: no outputs, no counts, and what would tell an outcome too soon folded."""
+    telling = kept_back(cells).code
     bare = []
-    for cell in folded(cells):
+    for i, cell in enumerate(folded(cells)):
         cell = {name: value for name, value in cell.items() if name not in ("outputs", "execution_count")}
         if cell.get("cell_type") == "code":
             cell |= {"execution_count": None, "outputs": []}
+        if i in telling:
+            cell |= {"metadata": cell["metadata"] | {"jupyter": {"source_hidden": True}}}
         bare.append(cell)
     return bare
 

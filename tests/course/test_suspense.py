@@ -55,17 +55,19 @@ def test_the_list_is_complete():
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.number)
 def test_each_outcome_is_kept_back(lesson):
     cells = lesson.notebook["cells"]
-    outputs, prose = kept_back(cells)
+    kept = kept_back(cells)
     for each in predictions(cells):
-        assert each.asked < each.told and each.told in outputs
+        assert each.asked < each.told and each.told in kept.outputs
         for place in range(each.asked + 1, each.told + 1):
             asks = "lesson.predict(" in source(cells[place])
-            assert cells[place]["cell_type"] == "markdown" or asks != (place in outputs)
+            assert cells[place]["cell_type"] == "markdown" or asks != (place in kept.outputs)
         assert ((lesson.number, each.key) in UNTOLD) == (not each.prose)
     begun = prepared(cells)
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in begun)
     for place, (cell, before) in enumerate(zip(begun, cells, strict=True)):
-        assert source(cell).startswith(FOLD) == (place in prose)
+        assert source(cell).startswith(FOLD) == (place in kept.prose)
+        hidden = cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+        assert hidden == (place in kept.outputs and "show(" in source(cell)), "a caption gives the outcome away"
         assert unfolded(source(cell)) == source(before), "nothing else has changed, and it can be undone"
     assert json.dumps(folded(begun)) == json.dumps(begun)
 
@@ -107,4 +109,5 @@ def test_what_of_a_cell_is_folded(text, head, rest):
     ],
 )  # fmt: skip
 def test_where_an_outcome_begins_and_ends(cells, outputs, prose):
-    assert kept_back(cells) == (outputs, prose)
+    kept = kept_back(cells)
+    assert (kept.outputs, kept.code, kept.prose) == (outputs, set(), prose)

@@ -102,19 +102,23 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
 def for_the_web(notebook: dict, here: set[str]) -> dict:
     """A copy of a notebook whose figures keep their alternative text and have their caption set as one.
 
-    The outcome of a prediction, output and prose, is folded until the reader opens it. here: file names of the lessons
-    in this site; a link to any other leaves its words behind.
+    The outcome of a prediction is folded until the reader opens it: outputs, prose, and code that gives it away. here:
+    file names of the lessons in this site; a link to any other leaves its words behind.
     """
-    outcomes, _ = kept_back(notebook["cells"])
+    kept = kept_back(notebook["cells"])
     cells = [_cell(cell, here) for cell in folded(notebook["cells"])]
-    return notebook | {"cells": [_folded(cell) if i in outcomes else cell for i, cell in enumerate(cells)]}
+    for i in kept.outputs:
+        whole = i in kept.code
+        words = "Show the code and what happened" if whole else "Show what happened"
+        cells[i] = _folded(cells[i], "hide-cell" if whole else "hide-output", words)
+    return notebook | {"cells": cells}
 
 
-def _folded(cell: dict) -> dict:
-    """A code cell whose outputs MyST-NB is to fold."""
+def _folded(cell: dict, tag: str, words: str) -> dict:
+    """A code cell that MyST-NB is to fold, with these words to open it."""
     about = cell["metadata"]
-    shown = about.get("mystnb", {}) | {"code_prompt_show": "Show what happened"}
-    return cell | {"metadata": about | {"tags": [*about.get("tags", []), "hide-output"], "mystnb": shown}}
+    shown = about.get("mystnb", {}) | {"code_prompt_show": words}
+    return cell | {"metadata": about | {"tags": [*about.get("tags", []), tag], "mystnb": shown}}
 
 
 def _cell(cell: dict, here: set[str]) -> dict:
