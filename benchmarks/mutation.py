@@ -162,7 +162,8 @@ def put_to_the_tests(name: str, path: Path, tree: ast.Module | None, tests: Path
         status = 1
         try:
             loaded = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that transformers has loaded already
-            status = int(pytest.main(["-x", "-q", "-W", loaded, "-p", "no:cacheprovider", "-p", "no:xdist", str(tests)]))
+            plain = ["-x", "-q", "-W", loaded, "-p", "no:cacheprovider", "-p", "no:xdist"]
+            status = int(pytest.main([*plain, str(tests)]))
         finally:
             os._exit(status)
     while True:

@@ -101,7 +101,7 @@ def test_the_changelog_knows_this_version():
 @pytest.mark.parametrize("page", ["README.md", "Makefile", "Dockerfile", "docs/teaching.md",
                                   "lib/course/authoring/learners_copy.py"])  # fmt: skip
 def test_commands_to_copy_name_the_pinned_pytorch(page):
-    [pin] = re.findall(r"^torch==(\S+)$", text("requirements.txt"), re.M)
+    [pin] = re.findall(r"^torch==(\S+)$", text("requirements/learn.lock"), re.M)
     named = re.findall(r"\btorch==(\d[\w.]*\w)", text(page))
     assert named and set(named) == {pin}
 

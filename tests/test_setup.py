@@ -10,8 +10,13 @@ import types
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from lib.course import compile_ahead, preflight
+from lib.course import compile_ahead, preflight, workspace
+from lib.course.cli import course
+from lib.course.commands import lab
+from lib.errors import CourseError
+from lib.lesson import series
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "requirements"
@@ -212,14 +217,22 @@ def test_too_little_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
     assert preflight.main().startswith("0.4 GB of disk are free here, the packages need 2")
 
 
-def test_lab_opens_the_first_lesson_there_is(tmp_path):
+def test_lab_opens_the_first_lesson_there_is(tmp_path, monkeypatch):
+    said = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert said.splitlines()[-1] == ".venv/bin/course lab", said
+    opened = []
+    monkeypatch.setattr(lab, "_become", lambda line, env: opened.append(line))
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(workspace, "NOTEBOOKS", tmp_path / "notebooks")
     for numbers, first in (((), None), (("03", "02"), "02_x.ipynb"), (("00",), "00_x.ipynb")):
         for number in numbers:
             (tmp_path / "notebooks").mkdir(exist_ok=True)
-            (tmp_path / "notebooks" / f"{number}_x.ipynb").touch()
-        said = subprocess.run(["make", "-n", "-f", str(ROOT / "Makefile"), "lab"], cwd=_only_pins(tmp_path),
-                              capture_output=True, text=True).stdout  # fmt: skip
-        assert re.findall(r"jupyter lab .*?(?:/lab/tree/(\S+))?$", said, re.M) == [first or ""], said
+            (tmp_path / "notebooks" / f"{number}_x.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4}')
+        done = CliRunner().invoke(course, ["lab", "--dir", str(tmp_path / "mine")])
+        if first is None:
+            assert isinstance(done.exception, CourseError) and "no lessons in" in str(done.exception)
+        else:
+            assert f"--LabApp.default_url=/lab/tree/{first}" in opened.pop() and (tmp_path / "mine" / first).is_file()
 
 
 def test_bands_are_measured_by_the_command():

@@ -17,6 +17,7 @@ from lib.answers import reference_source
 from lib.course.authoring import learners_copy as module
 from lib.course.authoring.learners_copy import MARK, notebook, release
 from lib.course.cli import course
+from lib.course.suspense import kept_back, unfolded
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise, exercises
 from lib.lesson import series
@@ -141,11 +142,27 @@ def test_a_solved_notebook_is_emptied(lesson, tmp_path):
     nbformat.validate(nb)
 
 
-def test_an_unsolved_notebook_is_left_as_it_is(copy):
-    for lesson in series.series():
-        there = answer_cells(nbformat.read(lesson.path, as_version=4))
-        if all(exercise(id).stub == source for id, source in there.items()):
-            assert (copy / "notebooks" / lesson.path.name).read_bytes() == lesson.path.read_bytes()
+@pytest.mark.parametrize("lesson", series.series(), ids=lambda lesson: lesson.stem)
+def test_an_unsolved_notebook_keeps_all_but_its_outcomes(copy, lesson):
+    ours = nbformat.read(lesson.path, as_version=4)
+    there = nbformat.read(copy / "notebooks" / lesson.path.name, as_version=4)
+    nbformat.validate(there)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in there.cells)
+    kept = kept_back(ours.cells)
+    for place, (cell, before) in enumerate(zip(there.cells, ours.cells, strict=True)):
+        wanted = before.source
+        if place in kept.prose:
+            assert cell.source.startswith("<details>")
+        elif before.metadata.get("nbgrader", {}).get("solution"):
+            wanted = exercise(before.metadata.nbgrader.grade_id.replace("-", ".", 1)).stub
+        hidden = {"jupyter": {"source_hidden": True}} if place in kept.code else {}
+        assert (unfolded(cell.source), cell.id, cell.metadata) == (wanted, before.id, before.metadata | hidden)
+
+
+def test_no_outcome_is_in_a_release(copy):
+    for path in (copy / "notebooks").iterdir():
+        assert "Outcome: " not in path.read_text(encoding="utf-8")
+    assert "Outcome: " in (ROOT / "notebooks/02_attention.ipynb").read_text(encoding="utf-8"), "nothing to look for"
 
 
 # --- it works ---
@@ -173,6 +190,24 @@ def test_a_lesson_runs_in_it(tmp_path):
     assert (copy / "build/runs/02_attention.ipynb").exists()
     told = (tmp_path / "told").read_text()
     assert re.search(rf"ipykernel\S* {copy}/lib/__init__\.py", told), told
+
+
+def test_lab_works_in_it_and_an_own_copy_outlives_the_next_release(tmp_path):
+    copy = tmp_path / "course"
+    release(copy, ["02"])
+    lab = ["-c", "from lib.course.cli import main; main()", "lab", "--update"]
+    ran = run(copy, *lab, COURSE_WORKSPACE="")
+    assert ran.returncode == 0 and ran.stdout.splitlines() == [
+        f"1 lesson put into {copy}/workspace, for you to write in.", f"Up to date: {copy}/workspace"], ran.stderr
+    mine = copy / "workspace" / "02_attention.ipynb"
+    nb = nbformat.read(mine, as_version=4)
+    answer = reference_source("02.causal_mask")
+    nbformat.write(solve(nb, {"02.causal_mask": answer}), mine)
+    release(copy, ["02", "03"])
+    ran = run(copy, *lab, COURSE_WORKSPACE="")
+    assert ran.stdout.startswith(f"1 lesson put into {copy}/workspace"), ran.stdout + ran.stderr
+    assert answer_cells(nbformat.read(mine, as_version=4))["02.causal_mask"] == answer.strip()
+    assert "/workspace/" in (copy / ".gitignore").read_text().split()
 
 
 def test_make_knows_the_learners_targets(copy):

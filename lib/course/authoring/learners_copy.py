@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 
 from lib.course.authoring.renewal import renewed
+from lib.course.workspace import prepared
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
 from lib.lesson.cells import answer_cells, solve
@@ -22,7 +23,7 @@ from lib.sources.places import ROOT
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
 ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
          "course/headless", "course/training_run")  # fmt: skip
-COMMANDS = ("data", "doctor", "generate", "lessons", "progress", "run", "serve", "size", "train", "use")
+COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
@@ -97,7 +98,7 @@ def _build(folder: Path, lessons: list[Lesson]) -> None:
     _write(folder / "pyproject.toml", project((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     _write(folder / "Makefile", makefile((ROOT / "Makefile").read_text()))
     _write(folder / "README.md", README.replace("@LESSONS@", "\n".join(f"- {lesson.title}" for lesson in lessons)))
-    _write(folder / ".gitignore", ".venv/\nbuild/\n__pycache__/\n*.egg-info/\n.ipynb_checkpoints/\n")
+    _write(folder / ".gitignore", "/workspace/\n.venv/\nbuild/\n__pycache__/\n*.egg-info/\n.ipynb_checkpoints/\n")
     write_json(folder / MARK, {"format": "transformer-course release", "version": 1, "lessons": sorted(numbers)})
 
 
@@ -126,18 +127,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def notebook(lesson: Lesson) -> str:
-    """A lesson's notebook as a learner gets it: outputs kept, each answer cell with its stub."""
-    text = renewed(lesson, lesson.path.read_text(encoding="utf-8"), run=False)
-    nb = nbformat.reads(text, as_version=4)
+    """A lesson's notebook as a learner gets it: no outputs, outcomes folded, each answer cell with its stub."""
+    nb = nbformat.reads(renewed(lesson, lesson.path.read_text(encoding="utf-8"), run=False), as_version=4)
     sources = answer_cells(nb)
-    solved = {e.id: e.stub for e in exercises(lesson.number) if sources.get(e.id, e.stub) != e.stub}
-    if not solved:
-        return text
-    nb = solve(nb, solved)
-    checks = {f"{id.replace('.', '-')}-check" for id in solved}
-    for cell in nb.cells:  # what the check said of the answer
-        if cell.metadata.get("nbgrader", {}).get("grade_id") in checks:
-            cell.outputs = []
+    nb = solve(nb, {e.id: e.stub for e in exercises(lesson.number) if sources.get(e.id, e.stub) != e.stub})
+    nb.cells = nbformat.from_dict(prepared(nb.cells))
     return nbformat.writes(nb) + "\n"
 
 
@@ -169,7 +163,7 @@ Your copy of the course: notebooks that build a transformer step by step, on you
 You need Python 3.11 to 3.13, pip and make.
 
 ```
-make lab     # sets everything up the first time (about 2 GB, a few minutes), then opens JupyterLab on the lessons
+make lab     # sets everything up the first time (about 2 GB, a few minutes), then opens the lessons in JupyterLab
 make run     # executes every lesson headless; results and an index page under build/
 ```
 
@@ -184,8 +178,12 @@ py -3.11 -m venv .venv
 .venv\\Scripts\\python -m pip install -r requirements\\learn.lock
 .venv\\Scripts\\python -m pip install --no-deps -e .
 .venv\\Scripts\\course data
-.venv\\Scripts\\jupyter lab --notebook-dir notebooks
+.venv\\Scripts\\course lab
 ```
+
+You work in a copy of your own, in `workspace/`; the lessons in `notebooks/` stay as they came. When a newer release
+lies here, the same `make lab` brings what has changed into your copy and keeps what you have written. (If it comes as
+an archive, in another folder, copy `workspace/` into that folder first.)
 
 ## Exercises
 
@@ -193,8 +191,9 @@ Write your answer in the cell that raises `NotImplementedError`, run it, then ru
 not hold yet and gives a hint. Cells you add are no trouble; do not delete the exercise's own cells.
 `.venv/bin/course progress` shows how far you are; it is kept on your machine and nowhere else.
 
-Hand in the notebooks as they are, under the names they have. Save first (Ctrl-S). Your instructor's grader tries your
-answers on other inputs; what passes the check here passes there, unless it was made for the check's inputs alone.
+Hand in the notebooks of `workspace/` as they are, under the names they have. Save first (Ctrl-S). Your instructor's
+grader tries your answers on other inputs; what passes the check here passes there, unless it was made for the check's
+inputs alone.
 
 ## Licence
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from lib.course.suspense import folded, kept_back
 from lib.errors import CourseError
 from lib.lesson.series import Lesson, find, source
 from lib.sources.places import ROOT
@@ -98,9 +99,23 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
 def for_the_web(notebook: dict, here: set[str]) -> dict:
     """A copy of a notebook whose figures keep their alternative text and have their caption set as one.
 
-    here: file names of the lessons in this site; a link to any other leaves its words behind.
+    The outcome of a prediction is folded until the reader opens it: outputs, prose, and code that gives it away. here:
+    file names of the lessons in this site; a link to any other leaves its words behind.
     """
-    return notebook | {"cells": [_cell(cell, here) for cell in notebook["cells"]]}
+    kept = kept_back(notebook["cells"])
+    cells = [_cell(cell, here) for cell in folded(notebook["cells"])]
+    for i in kept.outputs:
+        whole = i in kept.code
+        words = "Show the code and what happened" if whole else "Show what happened"
+        cells[i] = _folded(cells[i], "hide-cell" if whole else "hide-output", words)
+    return notebook | {"cells": cells}
+
+
+def _folded(cell: dict, tag: str, words: str) -> dict:
+    """A code cell that MyST-NB is to fold, with these words to open it."""
+    about = cell["metadata"]
+    shown = about.get("mystnb", {}) | {"code_prompt_show": words}
+    return cell | {"metadata": about | {"tags": [*about.get("tags", []), tag], "mystnb": shown}}
 
 
 def _cell(cell: dict, here: set[str]) -> dict:
