@@ -30,13 +30,13 @@ setup: $(READY) data ## make .venv with what lessons need, and fetch the data, o
 .venv/.ready-%: requirements/%.lock pyproject.toml
 	@command -v $(PYTHON) > /dev/null || { echo "no $(PYTHON) here; install Python 3.11 to 3.13, or name yours with:" \
 		"make PYTHON=python3.12 ..." >&2; exit 1; }
-	@$(PYTHON) $(HERE)lib/course/preflight.py
+	@$(PYTHON) $(HERE)lib/course/setup/preflight.py
 	@[ -d .venv ] || $(PYTHON) -m venv .venv
 	@echo "Installing PyTorch and the packages of requirements/$*.lock; a few minutes the first time."
 	@$(PIP) -c requirements/$*.lock $(TORCH) || $(STUCK)
 	@$(PIP) -r requirements/$*.lock || $(STUCK)
 	@$(PIP) --no-deps -e . || $(STUCK)
-	@$(BIN)/python -m lib.course.compile_ahead
+	@$(BIN)/python -m lib.course.setup.compile_ahead
 	@# nbgrader is here for its formats; its menus and servers would greet every learner in JupyterLab.
 	@rm -rf .venv/share/jupyter/labextensions/@jupyter/nbgrader .venv/etc/jupyter/jupyter_server_config.d/nbgrader.json
 	@# Nor does JupyterLab ask them for news, or look for its own updates.

@@ -13,7 +13,7 @@ lib.catalogue               lib.sources.catalogue
 lib.convert                 lib.weights.convert
 lib.counting                lib.decide.counting
 lib.course.data_command     lib.course.commands.data
-lib.course.doctor           lib.course.machine
+lib.course.doctor           lib.course.setup.machine
 lib.course.doctor_command   lib.course.commands.doctor
 lib.course.execute          lib.course.headless.execute
 lib.course.expectations     lib.lesson.expectations
@@ -24,6 +24,7 @@ lib.course.ledger           lib.lesson.ledger
 lib.course.lessons          lib.lesson.series
 lib.course.measure          lib.course.authoring.bands
 lib.course.own              lib.lesson.own
+lib.course.preflight        lib.course.setup.preflight
 lib.course.predictions      lib.lesson.predictions
 lib.course.progress         lib.lesson.journal
 lib.course.progress_command lib.course.commands.progress

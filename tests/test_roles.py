@@ -100,7 +100,6 @@ AT_RUN_TIME = {  # declared, though no line of ours imports it
     "nbval": "lessons checked against their outputs",
     "psycopg": "SQLAlchemy's driver for PostgreSQL",
     "psycopg-binary": "and its C part",
-    "myst-nb": "docs/site/conf.py names it",
     "sphinx-book-theme": "docs/site/conf.py names it",
     "ziamath": "its font",
     "pytest-xdist": "make test",

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from lib.course import compile_ahead, preflight, workspace
 from lib.course.cli import course
 from lib.course.commands import lab
+from lib.course.own_copy import workspace
+from lib.course.setup import compile_ahead, preflight
 from lib.errors import CourseError
 from lib.lesson import series
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import click
 
 from lib.course import commands
-from lib.course.roles import lacking
+from lib.course.setup.roles import lacking
 from lib.errors import CourseError
 
 

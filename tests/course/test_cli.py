@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from lib.course import roles
 from lib.course.cli import course, main
-from lib.course.roles import adding
+from lib.course.setup import roles
+from lib.course.setup.roles import adding
 from lib.lesson import series
 from lib.sources.places import ROOT
 

@@ -17,7 +17,7 @@ from lib.answers import reference_source
 from lib.course.authoring import learners_copy as module
 from lib.course.authoring.learners_copy import MARK, notebook, release
 from lib.course.cli import course
-from lib.course.suspense import kept_back, unfolded
+from lib.course.own_copy.suspense import kept_back, unfolded
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise, exercises
 from lib.lesson import series

@@ -9,9 +9,9 @@ import types
 
 import pytest
 
-from lib.course import machine, roles
 from lib.course.cli import course, main
-from lib.course.machine import Finding
+from lib.course.setup import machine, roles
+from lib.course.setup.machine import Finding
 from lib.sources import catalogue
 
 PINS = {name: version for role in roles.requirements() for name, version in roles.pins(role).items()}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.course.merging import BESIDE, merge
+from lib.course.own_copy.merging import BESIDE, merge
 from lib.lesson.series import source
 
 RUN = [{"output_type": "stream", "name": "stdout", "text": "ran"}]

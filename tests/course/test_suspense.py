@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from lib.course.suspense import END, FOLD, fold, folded, kept_back, predictions, unfolded
-from lib.course.workspace import prepared
+from lib.course.own_copy.suspense import END, FOLD, fold, folded, kept_back, predictions, unfolded
+from lib.course.own_copy.workspace import prepared
 from lib.lesson import series
 from lib.lesson.series import source
 

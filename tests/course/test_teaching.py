@@ -75,7 +75,7 @@ def test_the_walk(tmp_path):
     assert made.returncode == 0, made.stderr
     released = tmp_path / "transformer-course"
     assert [path.name[:2] for path in sorted((released / "notebooks").iterdir())] == ["02", "03"]
-    for name in ("Dockerfile", "AGENTS.md", ".binder/environment.yml", "lib/course/preflight.py"):
+    for name in ("Dockerfile", "AGENTS.md", ".binder/environment.yml", "lib/course/setup/preflight.py"):
         assert (released / name).is_file(), name
     assert os.access(released / ".binder/postBuild", os.X_OK)
 

@@ -12,7 +12,7 @@ from test_learners_copy import leaks
 
 from lib.course.cli import course
 from lib.course.commands.site import HAND_WRITTEN, _render, build, for_the_web
-from lib.course.suspense import SUMMARY, kept_back, predictions
+from lib.course.own_copy.suspense import SUMMARY, kept_back, predictions
 from lib.course.website.reading_time import estimate, reading
 from lib.course.website.reference import ROOMS, pages
 from lib.errors import CourseError

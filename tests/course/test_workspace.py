@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 from lib.answers import reference_source
-from lib.course import workspace
 from lib.course.cli import course
 from lib.course.commands import lab as command
 from lib.course.commands.grade import _own_copy
-from lib.course.merging import BESIDE
-from lib.course.workspace import own_copy, prepared, shipped, update
+from lib.course.own_copy import workspace
+from lib.course.own_copy.merging import BESIDE
+from lib.course.own_copy.workspace import own_copy, prepared, shipped, update
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise
 from lib.lesson import own, series
@@ -336,7 +336,7 @@ def test_a_tracked_answer_of_an_exercise_that_is_gone(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lib.course.workspace import update
+from lib.course.own_copy.workspace import update
 from lib.lesson.series import Lesson
 left, folder, *paths = sys.argv[1:]
 left, real = int(left), os.replace

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from lib.course.authoring.renewal import renewed
-from lib.course.workspace import prepared
+from lib.course.own_copy.workspace import prepared
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
 from lib.lesson.cells import answer_cells, solve
@@ -22,7 +22,7 @@ from lib.sources.places import ROOT
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
 ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
-         "course/headless", "course/training_run")  # fmt: skip
+         "course/headless", "course/own_copy", "course/setup", "course/training_run")  # fmt: skip
 COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")

@@ -94,7 +94,7 @@ def grade(
 
 def _own_copy(path: Path) -> Path:
     """The notebook that somebody means who gives a lesson's number or name; any other path as it is."""
-    from lib.course.workspace import own_copy
+    from lib.course.own_copy.workspace import own_copy
     from lib.lesson.series import find
 
     if path.exists():

@@ -27,7 +27,7 @@ def lab(jupyter: tuple[str, ...], folder: Path | None, only: bool) -> int:
     What you had written into notebooks/, where the lessons themselves are, is carried over on the first call. What
     stands after `--` goes to JupyterLab, as in: course lab -- --no-browser
     """
-    from lib.course import workspace
+    from lib.course.own_copy import workspace
     from lib.lesson import series
 
     if jupyter and not jupyter[0].startswith("-"):

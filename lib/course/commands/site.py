@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from lib.course.suspense import folded, kept_back
+from lib.course.own_copy.suspense import folded, kept_back
 from lib.errors import CourseError
 from lib.lesson.series import Lesson, find, source
 from lib.sources.places import ROOT

@@ -19,7 +19,7 @@ def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None
     full marks. Each later lesson puts it to the check again, says in one line whose code runs, and goes on with lib's
     if yours fails. In a notebook the same is `from lib.lesson import use, use_lib`.
     """
-    from lib.course.workspace import own_copy
+    from lib.course.own_copy.workspace import own_copy
     from lib.lesson import own, series
 
     if off:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.course import roles
 from lib.course.headless.runner import MEMORY, cores, memory
+from lib.course.setup import roles
 from lib.errors import CourseError
 from lib.lesson.predictions import home
 from lib.sources import catalogue

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from lib.course.merging import Merged, merge, same
-from lib.course.suspense import folded, kept_back, unfolded
+from lib.course.own_copy.merging import Merged, merge, same
+from lib.course.own_copy.suspense import folded, kept_back, unfolded
 from lib.errors import CourseError
 from lib.lesson.files import locked, write_atomic, write_json
 from lib.lesson.series import NOTEBOOKS, Lesson, source

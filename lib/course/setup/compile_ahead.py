@@ -1,4 +1,4 @@
-"""Compile what lessons import, once, at set-up: `python -m lib.course.compile_ahead`, which make calls.
+"""Compile what lessons import, once, at set-up: `python -m lib.course.setup.compile_ahead`, which make calls.
 
 pip would compile every module of every package. That is a fifth of a learner's environment, of which lessons read a
 third. An import compiles what it reads; so this imports all of lib that is installed, and what lessons ask for later.
