@@ -122,7 +122,7 @@ def test_nothing_of_the_graders_can_be_imported(copy):
     assert not list(copy.rglob("*.pyc")) and not (copy / "tests").exists()
     assert not (copy / "lib/grading").exists() and not (copy / "lib/answers").exists()
     rooms = {path.name for path in (copy / "lib/course").iterdir() if path.is_dir()}
-    assert rooms == {"commands", "headless", "training_run"}
+    assert rooms == {"commands", "headless", "own_copy", "setup", "training_run"}
 
 
 @pytest.mark.parametrize("lesson", series.series(), ids=lambda lesson: lesson.stem)
