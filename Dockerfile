@@ -7,13 +7,13 @@ ENV COURSE_CACHE=/opt/course-data COURSE_HOME=/course/home PIP_NO_CACHE_DIR=1 PI
 
 # Packages first: this layer is built anew only when a pin changes.
 ARG TORCH="torch==2.13.0"
-COPY requirements.txt requirements.lock ./
-RUN pip install -c requirements.lock ${TORCH} && pip install -r requirements.lock
+COPY requirements/learn.lock requirements/
+RUN pip install -c requirements/learn.lock ${TORCH} && pip install -r requirements/learn.lock
 
 COPY --chown=learner . .
 RUN pip install --no-deps -e . && course data && chmod -R a+rX /opt/course-data \
-    && mkdir -p home && chown learner . home
+    && mkdir -p home workspace && chown learner . home workspace
 
 USER learner
 EXPOSE 8888
-CMD ["jupyter", "lab", "--ip=0.0.0.0", "--no-browser", "--notebook-dir=notebooks"]
+CMD ["course", "lab", "--", "--ip=0.0.0.0", "--no-browser"]

@@ -23,19 +23,10 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_HUB
 import torch
 
 from lib.adapt import specialist
-from lib.adapt.finetuning import (
-    EXAMPLES,
-    METHODS,
-    RECIPE,
-    count_trainable,
-    finetune,
-    lora_layers,
-    prepare,
-    rows,
-    save_adapter,
-    summarise,
-    training_set,
-)
+from lib.adapt.adapters import save_adapter
+from lib.adapt.finetuning import METHODS, RECIPE, finetune, prepare
+from lib.adapt.lora import count_trainable, lora_layers
+from lib.adapt.summaries import EXAMPLES, rows, summarise, training_set
 from lib.corpus import shakespeare
 from lib.decide.evaluation import mean_rouge, surprise
 from lib.device import pick_device

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lib import corpus, training
-from lib.course.commands.train import PRESETS, model_config, train_config
+from lib.course.training_run.recipe import PRESETS, model_config, train_config
 from lib.device import ceilings, pick_device
 from lib.errors import CourseError
 from lib.generation import stream

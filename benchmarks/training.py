@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import corpus, training
-from lib.course.commands.train import PRESETS, model_config, train_config
+from lib.course.training_run.recipe import PRESETS, model_config, train_config
 from lib.tokenizer import CharTokenizer
 from lib.training import TrainConfig
 from lib.transformer import Config, Transformer, count_parameters

@@ -4,6 +4,7 @@ The transformer's story is told by the files at the top. Read them in the order 
 tokenizer, embedding, attention, transformer, training, generation, vision. Everything else has a room:
 
 - `sources`: data and weights that packages carry, fetched and verified
+- `kernels`: faster ways to compute what the story writes out
 - `trainer`: what a run needs around the plain loop
 - `weights`: other people's weights in our model, and ours in their formats
 - `inference`: writing fast, and for many at once
@@ -13,7 +14,8 @@ tokenizer, embedding, attention, transformer, training, generation, vision. Ever
 - `exercises`, `lesson`: what a notebook asks, checks and shows
 
 `lib.grading` judges what others hand in, and `lib.course` is the command line. A room imports only from those above it
-in this list, and the story from none but `sources`; the import contracts in pyproject.toml hold it to that.
+in this list, and the story from none but `sources` and `kernels`; the import contracts in pyproject.toml hold it to
+that.
 
 Axis letters, the same in every shape comment and docstring:
 

@@ -6,7 +6,10 @@ Each query asks every key "how well do you match?", turns the answers into share
 mixture of the values: a soft look-up.
 """
 
+import contextlib
+import functools
 import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.embedding import rotate
+from lib.errors import CourseError
+from lib.kernels import with_kernel
+from lib.kernels.fused import fused_attention
 
 
 def causal_mask(T: int, S: int | None = None, window: int | None = None, device=None) -> Tensor:
@@ -31,18 +37,23 @@ def causal_mask(T: int, S: int | None = None, window: int | None = None, device=
     return mask
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, return_weights: bool = False):
-    """Scaled dot-product attention, written out.
+def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+    """How much each query listens to each key, in shares that add up to one: softmax(Q Kᵀ / √Dh).
 
-    q (…, T, Dh), k (…, S, Dh), v (…, S, Dv); mask boolean, broadcastable to (…, T, S), True = may attend.
-    Returns (…, T, Dv), and the weights (…, T, S) if asked for.
+    q (…, T, Dh), k (…, S, Dh); mask boolean, broadcastable to (…, T, S), True = may attend. Returns (…, T, S).
     """
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))  # (…, T, S)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))  # (…, T, S)
-    weights = scores.softmax(dim=-1)  # (…, T, S)
-    out = weights @ v  # (…, T, Dv)
-    return (out, weights) if return_weights else out
+    return scores.softmax(dim=-1)  # (…, T, S)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention, written out: the values, mixed by these shares.
+
+    q (…, T, Dh), k (…, S, Dh), v (…, S, Dv); mask as in attention_weights. Returns (…, T, Dv).
+    """
+    return attention_weights(q, k, mask) @ v  # (…, T, Dv)
 
 
 def split_heads(x: Tensor, n_head: int) -> Tensor:
@@ -53,14 +64,6 @@ def split_heads(x: Tensor, n_head: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """Put the heads side by side again: (B, H, T, Dh) → (B, T, H·Dh)."""
     return x.transpose(1, 2).flatten(-2)  # (B, T, H·Dh)
-
-
-def _fused(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
-    """PyTorch's fused attention. In training on a CPU it is float32's: bfloat16's way back is several times slower."""
-    if q.is_cpu and q.dtype is torch.bfloat16 and torch.is_grad_enabled():
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **options).to(q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, **options)  # (B, H, T, Dh)
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,33 @@ class Context:
 EVERYONE = Context()
 
 
-class MultiHeadAttention(nn.Module):
-    """Several soft look-ups side by side (Vaswani et al. 2017, section 3.2.2).
+@with_kernel(fused_attention)
+def grouped_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Context = EVERYONE,
+    dropout: float = 0.0,
+    watchers: Sequence[Callable[[Tensor], object]] = (),
+) -> Tensor:
+    """Attention in H heads side by side, of which groups of G = H / K share keys and values (Ainslie et al. 2023, GQA).
 
-    With n_kv_head < n_head, groups of G query heads share one key/value head (Ainslie et al. 2023, GQA).
+    q (B, H, T, Dh), k and v (B, K, S, Dh); K = H is one head each. dropout: the chance that a weight is left out.
+    watchers are called with the weights (B, H, T, S). Returns (B, H, T, Dh).
     """
+    G = q.size(1) // k.size(1)
+    k, v = k.repeat_interleave(G, dim=1), v.repeat_interleave(G, dim=1)  # (B, H, S, Dh) each
+    mask = causal_mask(q.size(2), device=q.device) if context.causal else context.mask
+    weights = attention_weights(q, k, mask)  # (B, H, T, S)
+    for watch in watchers:
+        watch(weights)
+    return F.dropout(weights, dropout) @ v  # (B, H, T, Dh)
+
+
+class MultiHeadAttention(nn.Module):
+    """Several soft look-ups side by side (Vaswani et al. 2017, section 3.2.2)."""
+
+    watchers: tuple[Callable[[Tensor], object], ...] = ()  # who is shown the weights: see `recorded`
 
     def __init__(self, config):
         super().__init__()
@@ -96,8 +121,8 @@ class MultiHeadAttention(nn.Module):
         self.out = nn.Linear(q_width, config.d_model, bias=config.out_bias)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, context: Context = EVERYONE, cache=None, return_weights: bool = False):
-        """x (B, T, D) → (B, T, D), and the weights (B, H, T, S) if asked for.
+    def forward(self, x: Tensor, context: Context = EVERYONE, cache=None) -> Tensor:
+        """x (B, T, D) → (B, T, D).
 
         cache: one layer's keys and values of earlier tokens (lib.generation.LayerCache), extended in passing.
         """
@@ -108,19 +133,38 @@ class MultiHeadAttention(nn.Module):
             q, k = rotate(q, *context.rotary), rotate(k, *context.rotary)
         if cache is not None:
             k, v = cache.extend(k, v)  # (B, K, S, Dh) each
-        if return_weights:
-            group = self.n_head // self.n_kv_head
-            k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)  # (B, H, S, Dh)
-            mask = causal_mask(q.size(2), device=q.device) if context.causal else context.mask
-            out, weights = attention(q, k, v, mask, return_weights=True)
-            return self.out(merge_heads(out)), weights
-        out = _fused(  # the same arithmetic, without keeping (T, S) in memory
-            q,
-            k,
-            v,
-            attn_mask=context.mask,
-            is_causal=context.causal,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.n_kv_head < self.n_head,
-        )  # (B, H, T, Dh)
-        return self.out(merge_heads(out))  # (B, T, D)
+        dropout = self.dropout if self.training else 0.0
+        heard = grouped_attention(q, k, v, context, dropout, self.watchers)  # (B, H, T, Dh)
+        return self.out(merge_heads(heard))  # (B, T, D)
+
+
+@contextlib.contextmanager
+def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep the weights of every attention layer of a model:
+
+        with recorded(model) as maps:
+            model(tokens)
+
+    maps then holds a tensor (B, H, T, S) for each MultiHeadAttention, in the order of the layers; a layer that is asked
+    again replaces what it gave before. Meanwhile attention runs written out, since a fused kernel has no weights to
+    show; results differ by rounding only. Raises CourseError for a model without such layers.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MultiHeadAttention)]
+    if not layers:
+        name = type(model).__name__
+        raise CourseError(f"a {name} has no attention layers to record; if it was made from a model, record that one")
+    newest: dict[int, Tensor] = {}  # by layer
+    maps: list[Tensor] = []
+
+    def keep(i: int, weights: Tensor) -> None:
+        newest[i] = weights
+        maps[:] = [newest[i] for i in sorted(newest)]
+
+    watchers = [functools.partial(keep, i) for i in range(len(layers))]
+    for layer, watcher in zip(layers, watchers, strict=True):
+        layer.watchers = (*layer.watchers, watcher)
+    try:
+        yield maps
+    finally:  # another recording may be under way
+        for layer, watcher in zip(layers, watchers, strict=True):
+            layer.watchers = tuple(each for each in layer.watchers if each is not watcher)

@@ -1,5 +1,6 @@
 """From token ids to vectors, and three ways to say where a token stands.
 
+A token's vector is its row in a table, nn.Embedding: looking the row up is the whole operation.
 Learned and sinusoidal positions are added to the token's vector. Rotary positions are not added at all: they turn
 queries and keys, so that a query meets a key at an angle which depends only on the distance between them.
 """
@@ -8,13 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from lib.errors import CourseError
-
-
-class TokenEmbedding(nn.Embedding):
-    """A table with one row per token: (B, T) ids → (B, T, D) vectors. Looking a row up is the whole operation."""
-
-    def __init__(self, vocab_size: int, d_model: int):
-        super().__init__(vocab_size, d_model)
 
 
 class LearnedPositions(nn.Module):

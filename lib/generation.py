@@ -7,45 +7,21 @@ import torch
 from torch import Tensor
 
 from lib.errors import CourseError
+from lib.kernels.buffer import Buffer
 from lib.transformer import Transformer
-
-HALF = "\ufffd"  # what a decoder puts for half a character
 
 
 class LayerCache:
-    """One layer's keys and values, in a buffer that doubles when full, so that appending seldom copies.
-
-    limit: the most positions that it will ever hold, where that is known.
-    """
+    """One layer's keys and values so far. limit: the most positions that it will ever hold, where that is known."""
 
     def __init__(self, limit: int | None = None):
-        self.length, self.limit = 0, limit
-        self.k: Tensor | None = None
-        self.v: Tensor | None = None
+        self.length = 0
+        self.k, self.v = Buffer(limit), Buffer(limit)
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, K, T, Dh) keys and values; return all so far, (B, K, S, Dh) each."""
-        if self.k is None:
-            self.k, self.v = (new.narrow(2, 0, 0) for new in (k, v))  # (B, K, 0, Dh) each
-        self.reserve(k.size(2))
-        start, self.length = self.length, self.length + k.size(2)
-        self.k.narrow(2, start, k.size(2)).copy_(k)
-        self.v.narrow(2, start, v.size(2)).copy_(v)
-        return self.k.narrow(2, 0, self.length), self.v.narrow(2, 0, self.length)  # (B, K, S, Dh)
-
-    def reserve(self, n: int) -> None:
-        """Make room for n more positions. What is not written yet holds zeros."""
-        if self.length + n > self.k.size(2):
-            self.k, self.v = self._grown(self.k, n), self._grown(self.v, n)
-
-    def _grown(self, old: Tensor, n: int) -> Tensor:
-        B, K, _, Dh = old.shape
-        needed = self.length + n
-        room = -(-2 * needed // 64) * 64
-        room = room if self.limit is None else max(needed, min(room, self.limit))
-        buffer = old.new_zeros(B, K, room, Dh)  # (B, K, room, Dh)
-        buffer[:, :, : self.length] = old[:, :, : self.length]
-        return buffer
+        past, self.length = self.length, self.length + k.size(2)
+        return self.k.append(k, past), self.v.append(v, past)  # (B, K, S, Dh) each
 
 
 class KVCache:
@@ -61,12 +37,14 @@ class KVCache:
     def reserve(self, n: int) -> None:
         """Make room for n more positions, once something has been read."""
         for layer in self.layers:
-            layer.reserve(n)
+            layer.k.reserve(layer.length, n)
+            layer.v.reserve(layer.length, n)
 
     def repeat(self, rows: int) -> None:
         """Let several texts go on from one that has been read: each of B rows becomes `rows` of them."""
         for layer in self.layers:
-            layer.k, layer.v = layer.k.repeat_interleave(rows, 0), layer.v.repeat_interleave(rows, 0)
+            for buffer in (layer.k, layer.v):
+                buffer.memory = buffer.memory.repeat_interleave(rows, dim=0)  # (B · rows, K, room, Dh)
 
 
 def left_pad(prompts: Sequence[Sequence[int]], filler: int = 0, device=None) -> tuple[Tensor, Tensor]:
@@ -81,6 +59,14 @@ def left_pad(prompts: Sequence[Sequence[int]], filler: int = 0, device=None) -> 
     T = max(map(len, rows))
     tokens = torch.tensor([[filler] * (T - len(row)) + row for row in rows], device=device)  # (B, T)
     return tokens, torch.tensor([T - len(row) for row in rows], device=device)  # (B,)
+
+
+def occurred(tokens: Tensor, padding: Tensor | None, vocab_size: int) -> Tensor:
+    """Which tokens occur in each row: tokens (B, T) after padding (B,) fillers → (B, V) booleans."""
+    B, T = tokens.shape
+    real = torch.arange(T, device=tokens.device) >= (0 if padding is None else padding[:, None])  # (B, T) or (T,)
+    times = torch.zeros(B, vocab_size, device=tokens.device)  # (B, V)
+    return times.scatter_add(1, tokens, real.expand(B, T).float()) > 0  # (B, V)
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
@@ -122,33 +108,20 @@ def choose(
     rng: torch.Generator,
     min_p: float | None = None,
 ) -> Tensor:
-    """Pick one token a row: logits (B, V) → (B, 1). Temperature None is greedy: the likeliest."""
+    """Pick one token a row: logits (B, V) → (B, 1). Temperature None is greedy: the likeliest.
+
+    Otherwise each token comes with its chance softmax(logits / temperature), after the tail is cut.
+    """
     if temperature is None:
         return logits.argmax(dim=-1, keepdim=True)  # (B, 1)
     temperature = max(temperature, 1e-30)  # the likeliest long before; smaller ones overflow
     logits = cut_tail(logits.float() / temperature, top_k, top_p, min_p)  # (B, V)
-    # Gumbel's trick on the CPU: one generator gives the same text on every device.
-    noise = torch.rand(logits.shape, generator=rng).clamp_min(1e-20).to(logits.device)  # (B, V)
-    return (logits - (-noise.log()).log()).argmax(dim=-1, keepdim=True)  # (B, 1)
-
-
-def check_sampling(
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    min_p: float | None = None,
-    repetition_penalty: float | None = None,
-) -> None:
-    """Raise CourseError for an option out of range; None means that it was not given."""
-    if temperature is not None and not 0 < temperature < math.inf:
-        raise CourseError(f"temperature must be above 0, not {temperature}; leave it out to take the likeliest token")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise CourseError(f"top_k must be a whole number, at least 1, not {top_k}")
-    for name, share in (("top_p", top_p), ("min_p", min_p)):
-        if share is not None and not 0 < share <= 1:
-            raise CourseError(f"{name} must be above 0 and at most 1, not {share}")
-    if repetition_penalty is not None and not 0 < repetition_penalty < math.inf:
-        raise CourseError(f"repetition_penalty must be above 0 (1 is none), not {repetition_penalty}")
+    # torch.multinomial(logits.softmax(-1), 1) would do, but each kind of device draws numbers of its own. Ours are the
+    # CPU's, so that a seed gives the same text on all, and Gumbel's trick picks by them: add −log(−log u) to each
+    # logit, u uniform from 0 to 1; a token's sum is the largest with just its softmax chance (Maddison et al. 2014).
+    u = torch.rand(logits.shape, generator=rng).clamp_min(1e-20).to(logits.device)  # (B, V)
+    gumbel = -(-u.log()).log()  # (B, V)
+    return (logits + gumbel).argmax(dim=-1, keepdim=True)  # (B, 1)
 
 
 @torch.no_grad()
@@ -173,40 +146,26 @@ def stream(
     repetition_penalty works with both. Raises CourseError for a prompt that is empty, or that with the new tokens
     would outgrow block_size (nothing slides or is dropped), or a sampling option out of range.
     """
-    B, T = tokens.shape
-    if B == 0 or T == 0:
-        raise CourseError("an empty prompt gives nothing to continue; pass at least one token")
-    if max_new_tokens < 0:
-        raise CourseError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
-    if T + max_new_tokens > model.config.block_size:
-        raise CourseError(
-            f"a prompt of {T} tokens and {max_new_tokens} new ones exceed "
-            f"block_size={model.config.block_size}; shorten one of them"
-        )
+    check_prompts(model, tokens, max_new_tokens, padding)
     check_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    if padding is not None:
-        if padding.shape != (B,) or not ((0 <= padding) & (padding < T)).all():
-            raise CourseError(f"padding must be {B} numbers from 0 to {T - 1}, one a row; left_pad makes them")
-        padding = padding if padding.any() else None
+    if padding is not None and not padding.any():
+        padding = None
     if temperature is None and (top_k or top_p or min_p):
         temperature = 1.0
-    penalty = 1.0 if repetition_penalty is None else repetition_penalty
-    if penalty != 1:
-        real = torch.arange(T, device=tokens.device) >= (0 if padding is None else padding[:, None])  # (B, T) or (T,)
-        times = torch.zeros(B, model.config.vocab_size, device=tokens.device)  # (B, V)
-        seen = times.scatter_add(1, tokens, real.expand(B, T).float()) > 0  # (B, V)
+    penalty = repetition_penalty or 1.0
+    seen = occurred(tokens, padding, model.config.vocab_size) if penalty != 1 else None  # (B, V)
     was_training = model.training
     model.eval()
     rng = torch.Generator().manual_seed(seed)
     cache = KVCache(model.config.n_layer, model.config.block_size)
     try:
         for _ in range(max_new_tokens):
-            x, _ = model.hidden(tokens, cache, padding=padding)  # (B, T, D)
+            x = model.last_hidden_state(tokens, cache, padding)  # (B, T, D)
             logits = model.head(x[:, -1])  # (B, V)
-            if penalty != 1:
+            if seen is not None:
                 logits = penalise(logits, seen, penalty)  # (B, V)
             tokens = choose(logits, temperature, top_k, top_p, rng, min_p)  # (B, 1)
-            if penalty != 1:
+            if seen is not None:
                 seen.scatter_(1, tokens, True)
             yield tokens
     finally:
@@ -230,67 +189,36 @@ def generate(model: Transformer, tokens: Tensor, max_new_tokens: int, stop: Coll
     return torch.cat(pieces, dim=1)  # (B, T + n)
 
 
-class Text:
-    """Tokens in, text out as soon as it is sure: whole characters, and nothing that may become a stop string.
-
-    after: what the text goes on from, so that a space between the two is not lost.
-    """
-
-    def __init__(self, tokenizer, stop: Sequence[str] = (), after: Sequence[int] = ()):
-        self.tokenizer, self.stop = tokenizer, stop
-        self.ids = [int(id) for id in after]  # those that the next text depends on
-        self.known = len(self.ids)  # how many of them are out as text; they stay, for some decoders look one token back
-        self.held = ""  # text that may be the beginning of a stop string
-        self.stopped = False
-
-    def add(self, id: int) -> str:
-        """The text that this token makes sure; "" where it is too early to say."""
-        self.ids.append(id)
-        new = self._new()
-        if not new or new.endswith(HALF):
-            return ""
-        self.ids, self.known = self.ids[self.known :], len(self.ids) - self.known
-        return self._sift(new)
-
-    def end(self) -> str:
-        """What was held back, now that no more comes."""
-        text = self._sift(self._new())
-        text, self.held, self.ids, self.known = text + self.held, "", [], 0
-        return text
-
-    def _new(self) -> str:
-        before = self.tokenizer.decode(self.ids[: self.known])
-        return self.tokenizer.decode(self.ids)[len(before) :]
-
-    def _sift(self, new: str) -> str:
-        text = self.held + new
-        found = [at for stop in self.stop if (at := text.find(stop)) >= 0]
-        if found:
-            self.held, self.stopped = "", True
-            return text[: min(found)]
-        held = max((_overlap(text, stop) for stop in self.stop), default=0)
-        self.held = text[len(text) - held :]
-        return text[: len(text) - held]
+def check_prompts(model: Transformer, tokens: Tensor, max_new_tokens: int, padding: Tensor | None) -> None:
+    """Raise CourseError for prompts (B, T) with padding (B,) that the model can't go on from."""
+    B, T = tokens.shape
+    if B == 0 or T == 0:
+        raise CourseError("an empty prompt gives nothing to continue; pass at least one token")
+    if max_new_tokens < 0:
+        raise CourseError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
+    if T + max_new_tokens > model.config.block_size:
+        raise CourseError(
+            f"a prompt of {T} tokens and {max_new_tokens} new ones exceed "
+            f"block_size={model.config.block_size}; shorten one of them"
+        )
+    if padding is not None and (padding.shape != (B,) or not ((0 <= padding) & (padding < T)).all()):
+        raise CourseError(f"padding must be {B} numbers from 0 to {T - 1}, one a row; left_pad makes them")
 
 
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of the text are the beginning of the stop string."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-def stream_text(
-    model: Transformer, tokenizer, ids: Sequence[int], max_new_tokens: int, stop: Collection[int] = (), **options
-) -> Iterator[str]:
-    """Yield what follows a prompt of ids (T,) piece by piece, as text; a character that spans tokens comes whole.
-
-    Ends before the first token in `stop`. Options are those of `stream`.
-    """
-    tokens, _ = left_pad([ids], device=model.embedding.weight.device)  # (1, T)
-    text = Text(tokenizer, after=ids[-1:])
-    for token in stream(model, tokens, max_new_tokens, **options):
-        if token.item() in stop:
-            break
-        if piece := text.add(token.item()):
-            yield piece
-    if rest := text.end():
-        yield rest
+def check_sampling(
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+) -> None:
+    """Raise CourseError for an option out of range; None means that it was not given."""
+    if temperature is not None and not 0 < temperature < math.inf:
+        raise CourseError(f"temperature must be above 0, not {temperature}; leave it out to take the likeliest token")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise CourseError(f"top_k must be a whole number, at least 1, not {top_k}")
+    for name, share in (("top_p", top_p), ("min_p", min_p)):
+        if share is not None and not 0 < share <= 1:
+            raise CourseError(f"{name} must be above 0 and at most 1, not {share}")
+    if repetition_penalty is not None and not 0 < repetition_penalty < math.inf:
+        raise CourseError(f"repetition_penalty must be above 0 (1 is none), not {repetition_penalty}")

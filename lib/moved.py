@@ -1,6 +1,6 @@
-"""Where modules were before version 0.2: an old import path still leads there, and a line says which is the new one.
+"""Where modules and names were before version 0.2: an old import leads to the new place, and a line says which that is.
 
-Python asks here last, for a module of `lib` that is nowhere else.
+Python asks here last, for a module of `lib` that is nowhere else, and first, for those that have lost a name.
 """
 
 import importlib
@@ -13,7 +13,7 @@ lib.catalogue               lib.sources.catalogue
 lib.convert                 lib.weights.convert
 lib.counting                lib.decide.counting
 lib.course.data_command     lib.course.commands.data
-lib.course.doctor           lib.course.machine
+lib.course.doctor           lib.course.setup.machine
 lib.course.doctor_command   lib.course.commands.doctor
 lib.course.execute          lib.course.headless.execute
 lib.course.expectations     lib.lesson.expectations
@@ -24,6 +24,7 @@ lib.course.ledger           lib.lesson.ledger
 lib.course.lessons          lib.lesson.series
 lib.course.measure          lib.course.authoring.bands
 lib.course.own              lib.lesson.own
+lib.course.preflight        lib.course.setup.preflight
 lib.course.predictions      lib.lesson.predictions
 lib.course.progress         lib.lesson.journal
 lib.course.progress_command lib.course.commands.progress
@@ -74,10 +75,26 @@ lib.specialist              lib.adapt.specialist
 lib.grading.exercises       lib.exercises
 lib.grading                 lib.lesson
 """.split("\n") if line)  # the last: only in a learners' copy, which has no lib.grading
-NAMES = {
-    "lib.course": ("start", "use", "use_lib"),
-    "lib.grading": ("check", "hint"),
-}
+# Names that moved out of a module that still stands: the module, where they are now, the names (old=new if another).
+NAMES = {f"{old}.{name.split('=')[0]}": f"{new}.{name.split('=')[-1]}" for old, new, *names in map(str.split, """
+lib.adapt.finetuning       lib.adapt.adapters                 load_adapter save_adapter
+lib.adapt.finetuning       lib.adapt.lora                     LoRALinear MATRICES TARGETS
+lib.adapt.finetuning       lib.adapt.lora                     lora_off merge remove_lora unmerge
+lib.adapt.finetuning       lib.adapt.replies                  reply request_flops
+lib.adapt.finetuning       lib.adapt.summaries                ADAPTER EXAMPLES row rows studies summarise training_set
+lib.adapt.finetuning       lib.adapt.workers                  side_by_side
+lib.course                 lib.lesson                         start use use_lib
+lib.course.commands.train  lib.course.training_run.live       Run sample
+lib.course.commands.train  lib.course.training_run.recipe     PRESETS model_config train_config
+lib.course.commands.train  lib.course.training_run.run_folder load plot save
+lib.embedding              torch.nn                           TokenEmbedding=Embedding
+lib.generation             lib.inference.text                 Text stream_text
+lib.grading                lib.lesson                         check hint
+lib.training               lib.trainer.checkpoint             load_checkpoint save_checkpoint
+lib.training               lib.trainer.memory                 check_memory free_memory memory out_of_memory
+lib.transformer            torch.nn                           LayerNorm
+""".strip().split("\n")) for name in names}
+LOST = {old.rpartition(".")[0] for old in NAMES}
 _told: set[str] = set()
 
 
@@ -102,14 +119,34 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         raise ImportError(f"{name} is a command now: python -m lib.course {MOVED[name].rpartition('.')[2]}")
 
 
-def forward(package: str):
-    """A package's `__getattr__` for names that are in lib.lesson now."""
+class Former(importlib.abc.MetaPathFinder):
+    """Finds the modules that have lost a name, and has them answer for it. They themselves know nothing of this."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in LOST:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is not None:
+            spec.loader = Answering(spec.name, spec.origin)
+        return spec
+
+
+class Answering(importlib.machinery.SourceFileLoader):
+    def exec_module(self, module):
+        module.__getattr__ = forward(module.__name__)
+        super().exec_module(module)
+
+
+def forward(module: str):
+    """A module's `__getattr__` for names that are elsewhere now."""
 
     def find(name: str):
-        if name not in NAMES[package]:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        tell(f"{package}.{name}", f"lib.lesson.{name}")
-        return getattr(importlib.import_module("lib.lesson"), name)
+        new = NAMES.get(f"{module}.{name}")
+        if new is None:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        tell(f"{module}.{name}", new)
+        place, _, name = new.rpartition(".")
+        return getattr(importlib.import_module(place), name)
 
     return find
 
@@ -126,3 +163,4 @@ def install() -> None:
     """Let Python ask here."""
     if not any(isinstance(finder, Finder) for finder in sys.meta_path):
         sys.meta_path.append(Finder())
+        sys.meta_path.insert(0, Former())

@@ -1,35 +1,32 @@
 """Turning a pile of random numbers into a model: batches in, loss down, nothing lost on the way.
 
+`loop` is the training loop of lesson 05. `train` runs it on a text, along with what a long run needs: checkpoints,
+several processes and the rest are parts of lib.trainer, a file each, and `loop` does without them.
+
 A run is a pure function of its TrainConfig, the starting weights and the text: batches and dropout are drawn from
 (seed, step), so a run that is killed and resumed from its checkpoint ends with the very weights of one that was not.
-Several processes can train one model together (lib.trainer.parallel): the batch stays the same, each reads its share of
-it, and may keep only its share of the weights.
 """
 
-import contextlib
-import dataclasses
-import json
 import math
-import re
-import time
-import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lib import corpus
 from lib.errors import CourseError
-from lib.trainer.parallel import ALONE, Team, cut, is_cut, whole
-from lib.transformer import Config, Transformer
+from lib.trainer.checkpoint import Checkpoints, fingerprint
+from lib.trainer.delivery import deliver
+from lib.trainer.history import History
+from lib.trainer.muon import Muon
+from lib.trainer.parallel import ALONE, Team, Together
+from lib.trainer.part import Part, Parts, Watch
+from lib.trainer.precision import PRECISIONS, Compiled, in_precision
+from lib.transformer import Transformer
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SCHEDULES = ("cosine", "wsd", "constant")
 OPTIMIZERS = ("adamw", "muon")
 
@@ -74,21 +71,6 @@ class TrainConfig:
                 raise CourseError(f"{name} is a share, between 0 and 1, not {getattr(self, name)}")
 
 
-@dataclass
-class History:
-    """What a run saw. train_loss has one entry a step; val_loss one for each of val_steps; losses in nats a token."""
-
-    train_loss: list[float] = field(default_factory=list)
-    val_steps: list[int] = field(default_factory=list)
-    val_loss: list[float] = field(default_factory=list)
-    tokens: int = 0
-    seconds: float = 0.0
-
-    @property
-    def step(self) -> int:
-        return len(self.train_loss)
-
-
 def schedule(step: int, config: TrainConfig) -> float:
     """The learning rate at a step, as a share of its peak: warm up, then come down.
 
@@ -105,54 +87,6 @@ def schedule(step: int, config: TrainConfig) -> float:
     else:
         fall = 0.0
     return 1 - (1 - config.min_lr) * fall
-
-
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal: every direction of a matrix moves by the same amount (Jordan 2024).
-
-    For the hidden matrices only. Matrices of one shape are stacked and orthogonalised together, in float32 on a CPU
-    and bfloat16 on a GPU, by five steps of a Newton–Schulz iteration. Of matrices that are cut between processes each
-    is made whole in turn: every process orthogonalises all of it and keeps its share.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float = 0.02, momentum: float = 0.95, weight_decay=0.0):
-        super().__init__(parameters, dict(lr=lr, momentum=momentum, weight_decay=weight_decay))
-
-    @staticmethod
-    def orthogonalise(g: Tensor) -> Tensor:
-        """The nearest matrices with all singular values near 1: (n, R, C) → (n, R, C)."""
-        x = g.bfloat16() if g.is_cuda else g  # (n, R, C)
-        if tall := x.size(-2) > x.size(-1):
-            x = x.mT
-        x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-        for _ in range(5):  # an odd polynomial of the singular values: 3.4445 x − 4.7750 x³ + 2.0315 x⁵
-            gram = x @ x.mT  # (n, R, R)
-            cubic = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)  # (n, R, R)
-            x = torch.baddbmm(x, cubic, x, beta=3.4445)  # (n, R, C)
-        return (x.mT if tall else x).to(g.dtype)
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            shapes: dict[torch.Size, list[nn.Parameter]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    shapes.setdefault(p.shape, []).append(p)
-            for shape, parameters in shapes.items():
-                gradients = [p.grad for p in parameters]
-                for p in parameters:
-                    if not self.state[p]:
-                        self.state[p]["momentum"] = torch.zeros_like(p)  # (R, C)
-                momenta = [self.state[p]["momentum"] for p in parameters]
-                torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-                updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's look ahead
-                if is_cut(updates[0]):
-                    orthogonal = [cut(self.orthogonalise(whole(u)[None])[0], like=u) for u in updates]  # (R, C) each
-                else:
-                    orthogonal = list(self.orthogonalise(torch.stack(updates)))  # (R, C) each
-                scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
-                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_sub_(parameters, orthogonal, alpha=scale)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -206,215 +140,63 @@ def evaluate(
         window = window.to(device)
         total += next_token_loss(model, window[:, :-1], window[:, 1:]).item() * len(window)
     model.train(was_training)
-    if team.size > 1:
-        everyone = torch.tensor([total], dtype=torch.float64, device=device)  # (1,)
-        team.add_up([everyone])
-        total = everyone.item()
-    return total / len(windows)
-
-
-def memory(model: Config, config: TrainConfig, team: Team = ALONE) -> int:
-    """About how many bytes one process of a run needs: weights, gradients, averages, and activations kept for the way
-    back. Counted per token: 11 D + 4 F in a block, 3 V at the head (PyTorch's fused attention keeps no (T, S)).
-
-    If sharded, it holds its share of the first three, and all of what is at work: the embedding, the head and about
-    two blocks with their gradients. bfloat16's copies of the weights stay whole until they have been back."""
-    with torch.device("meta"):  # sizes without numbers
-        sizes = Transformer(model)
-    weights = sum(p.numel() for p in sizes.parameters())
-    rows = -(-config.batch_size // team.size)
-    width = 4 if config.precision == "float32" else 2
-    blocks = model.n_layer * (11 * model.d_model + 4 * model.d_ff)
-    kept = (16 if team.size == 1 else 20) * weights  # a team sends its gradients in one piece, a copy
-    if team.sharded:
-        block = sum(p.numel() for p in sizes.blocks[0].parameters())
-        kept = 16 * weights // team.size + 8 * (weights - model.n_layer * block) + 16 * block
-        kept += 2 * weights if width == 2 else 0
-    return kept + rows * config.block_size * (width * blocks + 12 * model.vocab_size)
-
-
-def out_of_memory(model: Config, config: TrainConfig, free: int | None = None, team: Team = ALONE) -> str:
-    """What to tell someone whose run does not fit: the largest batch that does and takes the same steps.
-
-    free: bytes that are there; None if unknown, after a run that failed.
-    """
-    need = f"a batch of {config.batch_size} rows needs about {memory(model, config, team) / 2**30:.1f} GiB"
-    told = f"out of memory: {need}" if free is None else f"{need} and {free / 2**30:.1f} GiB are free"
-    for rows in range(config.batch_size - 1, team.size - 1, -1):
-        smaller = dataclasses.replace(config, batch_size=rows)
-        fits = free is None or memory(model, smaller, team) <= free
-        if config.batch_size % rows == 0 and fits:
-            parts = config.accumulate * config.batch_size // rows
-            sure = "is worth a try" if free is None else "fits"
-            return f"{told}; --batch-size {rows} --accumulate {parts} {sure} and takes the same steps"
-    cut = " or --shard" if 1 < team.size and not team.sharded else ""
-    return f"{told}; not even one row fits: choose a smaller --d-model, --n-layer or --block-size{cut}"
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that a run may still take on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
-def check_memory(model: Config, config: TrainConfig, device: torch.device, team: Team = ALONE) -> None:
-    """Raise CourseError, saying what would fit, if a run needs more memory than there is.
-
-    Asked before the run: on a CPU the system would kill it without a word.
-    """
-    free = free_memory(device) // (1 if device.type == "cuda" else team.size)
-    if memory(model, config, team) > free:
-        raise CourseError(out_of_memory(model, config, free, team))
-
-
-def fingerprint(tokens: Tensor) -> str:
-    """Length and checksum of a text's tokens (N,): a run that goes on must go on reading the same text."""
-    tokens = tokens.cpu().to(torch.int32).contiguous()  # (N,)
-    return f"{tokens.numel()} tokens, {zlib.crc32(tokens.numpy()):08x}"
-
-
-def save_checkpoint(
-    path: Path,
-    model: Transformer,
-    optimizers,
-    config: TrainConfig,
-    history: History,
-    text: str = "",
-    team: Team = ALONE,
-) -> None:
-    """Everything a run needs to go on, in one safetensors file that appears whole or not at all.
-
-    text: the fingerprint of what it reads. team: all its processes call this, since tensors that are cut are made
-    whole, one at a time; the leader writes. Raises CourseError if the file cannot be written.
-    """
-    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    names = {p: name for name, p in model.named_parameters()}
-    for i, optimizer in enumerate(optimizers):
-        for p, state in optimizer.state.items():
-            tensors |= {f"optimizer/{i}/{key}/{names[p]}": value for key, value in state.items()}
-    complete = {}
-    for key, value in tensors.items():
-        value = whole(value)
-        if team.leader:
-            complete[key] = value.contiguous().cpu()
-    if not team.leader:
-        return
-    about = dict(
-        version=1,
-        text=text,
-        model=model.config.to_dict(),
-        train=dataclasses.asdict(config),
-        history=dataclasses.asdict(history),
-    )
-    half = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(complete, half, metadata={"about": json.dumps(about)})
-        half.replace(path)
-    except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            half.unlink(missing_ok=True)
-        why = " ".join(str(error).split())
-        raise CourseError(f"cannot write {path} ({why}); free some space or choose another folder") from None
-
-
-def load_checkpoint(path: Path, model: Transformer, optimizers, config: TrainConfig, text: str = "") -> History:
-    """Put model and optimizers back as they were; returns the history so far.
-
-    Raises CourseError, and changes nothing, if the file is damaged or belongs to another model, run or text.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-        version = about["version"]
-        saved = about if version != 1 else {part: about[part] for part in ("model", "train", "text", "history")}
-        history = History(**saved["history"]) if version == 1 else None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise CourseError(f"{path} is not a whole checkpoint ({why}); delete it to start anew") from None
-    if version != 1:
-        raise CourseError(f"{path} has checkpoint version {version}, this code reads 1; delete it or update")
-    ours = json.loads(json.dumps(dict(model=model.config.to_dict(), train=dataclasses.asdict(config))))
-    free = {"eval_every", "eval_batches", "checkpoint_every", "compile"}  # these do not change the trajectory
-    for part, fields in ours.items():
-        for name, value in fields.items():
-            if name not in free and saved[part].get(name) != value:
-                raise CourseError(
-                    f"{path} was made with {name}={saved[part].get(name)}, this run has {name}={value}; "
-                    f"match it, or delete the checkpoint to start anew"
-                )
-    if saved["text"] != text:
-        what = "text or LoRA" if "LoRA" in f"{saved['text']} {text}" else "text"
-        raise CourseError(
-            f"{path} was made from another {what} ({saved['text']}; this one has {text}); "
-            f"match it, or delete the checkpoint to start anew"
-        )
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}  # what is frozen is not kept
-    if lost := [name for name in parameters if f"model/{name}" not in tensors]:
-        raise CourseError(f"{path} is not a whole checkpoint ({lost[0]} is missing); delete it to start anew")
-    slots = {}  # of a key: the optimizer, what it keeps there, and of which parameter
-    for key, value in tensors.items():
-        part, _, name = key.rpartition("/")
-        of_optimizer, p = re.fullmatch(r"optimizer/(\d+)/(\w+)", part), parameters.get(name)
-        known = part == "model" or (of_optimizer and int(of_optimizer[1]) < len(optimizers))
-        if not known or p is None or (value.shape != p.shape and (part == "model" or value.ndim)):
-            raise CourseError(f"{path} is of another model ({key} does not fit); delete it to start anew")
-        if of_optimizer:
-            slots[key] = optimizers[int(of_optimizer[1])], of_optimizer[2], p
-    with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(cut(tensors[f"model/{name}"], like=p))
-    for key, (optimizer, slot, p) in slots.items():
-        value = tensors[key]
-        # The fused AdamW's step count too, which is nobody's share.
-        optimizer.state[p][slot] = cut(value, like=p) if value.ndim else value.to(p.device)
-    return history
-
-
-def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The model through torch.compile, which looks for a compiler only when it is first called."""
-    fast = torch.compile(model)
-
-    def run(tokens: Tensor) -> Tensor:
-        try:
-            return fast(tokens)
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            why = str(error).strip().split("\n")[0]
-            raise CourseError(f"torch.compile failed ({why}); install a C++ compiler or set compile=False") from None
-
-    return run
+    return team.total(total, device) / len(windows)
 
 
 def no_progress(steps: Iterable[int], label: str) -> Iterable[int]:
     return steps
 
 
-def prepared(model: nn.Module, config: TrainConfig, device: torch.device):
-    """(the model as it is to be called, the context to call it in), by the config's compile and precision."""
-    half = PRECISIONS[config.precision] is not torch.float32
-    cast = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
-    return _compiled(model) if config.compile else model, cast
+def loop(
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]],
+    loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    config: TrainConfig,
+    history: History,
+    look: Callable[[int], None] = lambda step: None,
+    progress: Callable[[Iterable[int], str], Iterable[int]] = no_progress,
+    parts: Sequence[Part] = (),
+) -> History:
+    """The plain loop, for texts, pictures and answers alike: trains in place, and returns the history, filled.
 
-
-def begin_step(optimizers: list[torch.optim.Optimizer], config: TrainConfig, step: int, rank: int = 0) -> None:
-    """Set what follows from seed and step alone: the random state that dropout draws from, and the learning rates."""
-    torch.manual_seed(config.seed * 1_000_003 + step + (rank << 48))  # each of a team draws its own dropout
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * schedule(step, config)
-
-
-def end_step(model: nn.Module, optimizers: list[torch.optim.Optimizer], config: TrainConfig) -> None:
-    """Clip the gradients, move the weights, forget the gradients."""
-    if config.grad_clip:
-        nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    batches(step) gives the `accumulate` batches (x, y) of a step, loss_of(model, x, y) the mean loss of one, (), and
+    look(step) judges the model every eval_every steps. parts: what else goes along (lib.trainer.part).
+    """
+    device, others = next(model.parameters()).device, Parts(parts)
+    others.begin(history)
+    model.train()
+    if history.step == 0:
+        look(0)
+    history.start()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in progress(range(history.step, config.steps), "training"):
+            torch.manual_seed(config.seed * 1_000_003 + step)  # dropout is drawn from seed and step, as batches are
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * schedule(step, config)
+            others.before(step)
+            total = 0.0
+            for x, y in batches(step):
+                loss = loss_of(model, x, y) / config.accumulate  # how surprised?
+                loss = others.weigh(loss)
+                loss.backward()  # which way is up, for every parameter?
+                total = total + loss.detach()  # ()
+            others.gradients(total)
+            if config.grad_clip:
+                nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)  # no leaps
+            for optimizer in optimizers:
+                optimizer.step()  # a small step down
+                optimizer.zero_grad()  # forget the gradient
+            history.add(total)
+            done = step + 1
+            if done == config.steps or done % config.eval_every == 0:
+                look(done)
+            if others.after(done, total):
+                break
+    history.settle()
+    model.eval()
+    return history
 
 
 def train(
@@ -433,99 +215,50 @@ def train(
     on_eval(step, history) is called after each evaluation on val_tokens, the one before the first step included.
     folder: where to keep checkpoint.safetensors; if one is there the run goes on from it.
     progress: wraps the steps in a progress bar; if it ends early, so does the run.
-    watch(done, loss) is called after each step, the loss still on its device; True saves the run and ends it.
+    watch(done, loss) is called at the end of each step, the loss still on its device; True saves the run and ends it.
     team: the processes that share the work; all call this with equal models, texts and configs. Only the leader
     writes checkpoints, into a folder that all can read. Team.place may have cut the model between them: the run and
     its checkpoints are the same, and on_eval must not read a weight in one process alone.
     Raises CourseError if the text is shorter than a block or the model's block is, or has tokens the model lacks, or
     the team is larger than a batch.
     """
+    _check(model, config, train_tokens, val_tokens)
+    device = next(model.parameters()).device
+    optimizers = make_optimizers(model, config)
+    history = History()
+    parts: list[Part] = [Watch(watch) if team.size == 1 else Together(team, model, config, watch)]
+    if folder is not None:
+        checkpoints = Checkpoints(folder, model, optimizers, config, fingerprint(train_tokens), team)
+        history = checkpoints.resume()
+        parts.append(checkpoints)
+    loss_of, judge = (in_precision(what, config.precision, device) for what in (next_token_loss, evaluate))
+
+    def batches(step: int) -> Iterable[tuple[Tensor, Tensor]]:
+        rows = config.batch_size * config.accumulate
+        x, y = corpus.batches(train_tokens, rows, config.block_size, config.seed, step)  # (A·B, T) each
+        history.tokens += x.numel()
+        return deliver(x, y, config.batch_size, device, team.share(config.batch_size))
+
+    def look(step: int) -> None:
+        if val_tokens is None:
+            return
+        history.settle()
+        history.val_steps.append(step)
+        loss = judge(model, val_tokens, config.batch_size, config.block_size, config.eval_batches, team)
+        history.val_loss.append(loss)
+        if on_eval is not None:
+            on_eval(step, history)
+
+    run = Compiled(model) if config.compile else model
+    return loop(run, optimizers, batches, loss_of, config, history, look, progress, parts)
+
+
+def _check(model: Transformer, config: TrainConfig, *texts: Tensor | None) -> None:
     if config.block_size > model.config.block_size:
         raise CourseError(f"block_size={config.block_size} is longer than the model's {model.config.block_size}")
-    for tokens in (train_tokens, val_tokens):  # on a GPU the look-up would fail later, and say nothing
+    for tokens in texts:  # on a GPU the look-up would fail later, and say nothing
         if tokens is not None and tokens.numel() and tokens.max() >= model.config.vocab_size:
             raise CourseError(
                 f"token {tokens.max()} is not among the model's {model.config.vocab_size}; "
                 f"encode the text with the tokenizer the model was made for"
             )
-    if team.size > config.batch_size:
-        raise CourseError(
-            f"{team.size} processes cannot share a batch of {config.batch_size} rows; "
-            f"start at most {config.batch_size} processes or use a larger batch_size"
-        )
-    device = next(model.parameters()).device
-    optimizers = make_optimizers(model, config)
-    path = None if folder is None else Path(folder) / "checkpoint.safetensors"
-    history = History()
-    text = "" if path is None else fingerprint(train_tokens)
-    if path is not None and path.exists():
-        history = load_checkpoint(path, model, optimizers, config, text)
-    team.agree(history.step, "the step to go on from")
-    held = [p for p in model.parameters() if not is_cut(p)]  # by every process; of a model that is cut, none
-    team.follow(held)
-    rows_in_step = config.batch_size * config.accumulate
-    rows = team.share(config.batch_size)
-    share = (rows.stop - rows.start) / config.batch_size
-    run, cast = prepared(model, config, device)
-
-    def look(step: int) -> None:
-        if val_tokens is None:
-            return
-        history.val_steps.append(step)
-        with cast:
-            loss = evaluate(model, val_tokens, config.batch_size, config.block_size, config.eval_batches, team)
-        history.val_loss.append(loss)
-        if on_eval is not None:
-            on_eval(step, history)
-
-    model.train()
-    if history.step == 0:
-        look(0)
-    before, started = history.seconds, time.perf_counter()
-    losses: list[Tensor] = []  # left on the device until someone looks, so that the GPU need not wait
-    leaving = False
-
-    def note() -> None:
-        history.train_loss += torch.stack(losses).tolist() if losses else []
-        losses.clear()
-        history.seconds = before + time.perf_counter() - started
-
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step in progress(range(history.step, config.steps), "training"):
-            begin_step(optimizers, config, step, team.rank)
-            loss = torch.zeros((), device=device)
-            x, y = corpus.batches(train_tokens, rows_in_step, config.block_size, config.seed, step)  # (A·B, T) each
-            if hurried := device.type == "cuda" and not x.is_cuda:  # the GPU fetches them itself; nobody waits
-                x, y = x.pin_memory(), y.pin_memory()  # (A·B, T) each
-            for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
-                inputs, targets = (part[rows].to(device, non_blocking=hurried) for part in (x_part, y_part))  # (B, T)
-                with cast:
-                    piece = next_token_loss(run, inputs, targets)  # ()
-                piece = piece / config.accumulate
-                if team.size > 1:
-                    piece = piece * share  # a mean over this process's rows, weighted by how many they are
-                piece.backward()
-                loss += piece.detach()
-            if team.size > 1:
-                votes = torch.tensor([float(leaving)], device=device)  # (1,): all leave together or none does
-                team.add_up([p.grad for p in held] + [loss, votes])  # cut gradients were added up on the way back
-                leaving = votes.item() > 0
-            end_step(model, optimizers, config)
-            losses.append(loss)
-            history.tokens += rows_in_step * config.block_size
-            done = step + 1
-            last = done == config.steps
-            ending, leaving = leaving, watch(done, loss)  # a team hears of it with the next gradients
-            ending = ending or (leaving and team.size == 1)
-            if last or done % config.eval_every == 0:
-                note()
-                look(done)
-            due = last or ending or (config.checkpoint_every and done % config.checkpoint_every == 0)
-            if path is not None and due:
-                note()
-                save_checkpoint(path, model, optimizers, config, history, text, team)
-            if ending:
-                break
-    note()  # a progress bar may have stopped before the last step
-    model.eval()
-    return history

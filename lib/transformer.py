@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attention import Context, MultiHeadAttention, causal_mask
-from lib.embedding import LearnedPositions, TokenEmbedding, rotary_angles, sinusoidal
+from lib.embedding import LearnedPositions, rotary_angles, sinusoidal
 from lib.errors import CourseError
+from lib.kernels import with_kernel
+from lib.kernels.norms import fast_rms_norm
 
 ACTIVATIONS = {
     "silu": F.silu,
@@ -97,34 +99,18 @@ class Config:
         return dataclasses.asdict(self)
 
 
-class LayerNorm(nn.LayerNorm):
-    """Centre, scale to unit variance, then stretch and shift (Ba et al. 2016). (…, D) → (…, D)."""
+@with_kernel(fast_rms_norm)
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Scale to unit root mean square, then stretch: no centring, no shift (Zhang and Sennrich 2019, equation 4).
 
-    def __init__(self, width: int, eps: float):
-        super().__init__(width, eps=eps)
-
-
-class _RMSNormWithGradient(torch.autograd.Function):
-    """F.rms_norm with its gradient by hand: on a CPU, PyTorch's own takes about twice as many passes over memory."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.size(-1)).add_(eps).rsqrt_()
-        ctx.save_for_backward(x, weight, scale)  # (…, D), (D,), (…, 1)
-        return (x * scale).mul_(weight)  # (…, D)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        x, weight, scale = ctx.saved_tensors
-        unit = x * scale  # (…, D)
-        slope = gradient * unit  # (…, D)
-        along = (slope @ weight).unsqueeze(-1).div_(x.size(-1))  # (…, 1): growing x changes nothing
-        for_x = torch.addcmul(gradient * weight, unit, along, value=-1).mul_(scale)  # (…, D)
-        return for_x, slope.flatten(0, -2).sum(0) if ctx.needs_input_grad[1] else None, None
+    x (…, D), weight (D,) → (…, D). eps keeps a vector of zeros from being 0/0.
+    """
+    square = x.square().mean(-1, keepdim=True)  # (…, 1)
+    return x * (square + eps).rsqrt() * weight  # (…, D)
 
 
 class RMSNorm(nn.Module):
-    """Scale to unit root mean square, then stretch: no centring, no shift (Zhang and Sennrich 2019)."""
+    """`rms_norm` with a stretch that is learned."""
 
     def __init__(self, width: int, eps: float):
         super().__init__()
@@ -133,10 +119,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, D) → (…, D)."""
-        by_hand = x.is_cpu and x.dtype == self.weight.dtype and torch.is_grad_enabled()
-        if by_hand and not torch.compiler.is_compiling():
-            return _RMSNormWithGradient.apply(x, self.weight, self.eps)  # (…, D)
-        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)  # (…, D)
+        return rms_norm(x, self.weight, self.eps)  # (…, D)
+
+
+def make_norm(config: Config) -> nn.Module:
+    """A config's norm, (…, D) → (…, D): RMSNorm, or LayerNorm, which also centres and shifts (Ba et al. 2016)."""
+    return (RMSNorm if config.norm == "rms" else nn.LayerNorm)(config.d_model, eps=config.norm_eps)
 
 
 class MLP(nn.Module):
@@ -176,20 +164,16 @@ class Block(nn.Module):
 
     def __init__(self, config: Config):
         super().__init__()
-        norm = RMSNorm if config.norm == "rms" else LayerNorm
-        self.norm1 = norm(config.d_model, config.norm_eps)
+        self.norm1 = make_norm(config)
         self.attention = MultiHeadAttention(config)
-        self.norm2 = norm(config.d_model, config.norm_eps)
+        self.norm2 = make_norm(config)
         self.mlp = (GatedMLP if config.mlp == "gated" else MLP)(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, context: Context, cache=None, return_weights: bool = False):
-        """x (B, T, D) → (B, T, D), and the attention weights (B, H, T, S) if asked for."""
-        heard = self.attention(self.norm1(x), context, cache, return_weights)  # (B, T, D)
-        heard, weights = heard if return_weights else (heard, None)
-        x = x + self.dropout(heard)  # (B, T, D)
-        x = x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, D)
-        return (x, weights) if return_weights else x
+    def forward(self, x: Tensor, context: Context, cache=None) -> Tensor:
+        """x (B, T, D) → (B, T, D); context and cache as in MultiHeadAttention."""
+        x = x + self.dropout(self.attention(self.norm1(x), context, cache))  # (B, T, D)
+        return x + self.dropout(self.mlp(self.norm2(x)))  # (B, T, D)
 
 
 def initialise(model: nn.Module) -> None:
@@ -210,12 +194,12 @@ class Transformer(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self.embedding = TokenEmbedding(config.vocab_size, config.d_model)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)  # one row a token
         if config.position == "learned":
             self.positions = LearnedPositions(config.block_size, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = (RMSNorm if config.norm == "rms" else LayerNorm)(config.d_model, config.norm_eps)
+        self.norm = make_norm(config)
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tie:
             self.head.weight = self.embedding.weight
@@ -257,21 +241,17 @@ class Transformer(nn.Module):
             return Context(rotary, causal=True)
         return Context(rotary, mask=causal_mask(T, S, config.sliding_window, positions.device))
 
-    def forward(self, tokens: Tensor, cache=None, return_attention: bool = False, padding: Tensor | None = None):
-        """tokens (B, T) → logits (B, T, V), and with return_attention a list of n_layer weights (B, H, T, S).
+    def forward(self, tokens: Tensor, cache=None, padding: Tensor | None = None) -> Tensor:
+        """tokens (B, T) → logits (B, T, V).
 
         cache: keys and values of the tokens before these (lib.generation.KVCache), extended in passing.
         padding: (B,), how many of all S positions are filler at the left of each row; nobody looks at them, and
         positions count from the first real token. Raises CourseError when the sequence outgrows block_size.
         """
-        x, attention = self.hidden(tokens, cache, return_attention, padding)
-        logits = self.head(x)  # (B, T, V)
-        return (logits, attention) if return_attention else logits
+        return self.head(self.last_hidden_state(tokens, cache, padding))  # (B, T, V)
 
-    def hidden(
-        self, tokens: Tensor, cache=None, return_attention: bool = False, padding: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The residual stream after the last norm, (B, T, D), and the attention weights that were asked for."""
+    def last_hidden_state(self, tokens: Tensor, cache=None, padding: Tensor | None = None) -> Tensor:
+        """The residual stream after the last norm, (B, T, D), which the head reads; arguments as in `forward`."""
         past = 0 if cache is None else cache.length
         S = past + tokens.size(1)
         if S > self.config.block_size:
@@ -284,14 +264,9 @@ class Transformer(nn.Module):
             positions = (positions - padding[:, None]).clamp_min(0)  # (B, T)
         x = self.embed(tokens, positions)  # (B, T, D)
         context = self.context(positions, S, padding)
-        attention = []
         for i, block in enumerate(self.blocks):
-            layer = None if cache is None else cache.layers[i]
-            x = block(x, context, layer, return_attention)  # (B, T, D)
-            if return_attention:
-                x, weights = x
-                attention.append(weights)  # (B, H, T, S)
-        return self.norm(x), attention  # (B, T, D)
+            x = block(x, context, None if cache is None else cache.layers[i])  # (B, T, D)
+        return self.norm(x)  # (B, T, D)
 
 
 def count_parameters(model: nn.Module) -> int:

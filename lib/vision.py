@@ -7,7 +7,6 @@ Letters besides those of lib/__init__.py: C channels, Y and X height and width i
 Here T is the number of patches and V the number of classes.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -18,8 +17,11 @@ from torch import Tensor, nn
 from lib.attention import EVERYONE
 from lib.embedding import LearnedPositions, sinusoidal
 from lib.errors import CourseError
-from lib.training import History, TrainConfig, begin_step, end_step, make_optimizers, no_progress, prepared
-from lib.transformer import Block, Config, LayerNorm, RMSNorm, initialise
+from lib.trainer.delivery import deliver
+from lib.trainer.history import History
+from lib.trainer.precision import Compiled, in_precision
+from lib.training import TrainConfig, loop, make_optimizers, no_progress
+from lib.transformer import Block, Config, initialise, make_norm
 
 POSITIONS = ("learned", "sinusoidal", "none")
 
@@ -79,15 +81,12 @@ class VisionTransformer(nn.Module):
             self.positions = LearnedPositions(T, config.d_model)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = (RMSNorm if config.norm == "rms" else LayerNorm)(config.d_model, config.norm_eps)
+        self.norm = make_norm(config)
         self.head = nn.Linear(config.d_model, config.vocab_size)
         initialise(self)
 
-    def forward(self, images: Tensor, return_attention: bool = False):
-        """images (B, C, Y, X) → logits (B, V), and with return_attention a list of n_layer weights (B, H, T, T).
-
-        Raises CourseError for pictures of another shape.
-        """
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, C, Y, X) → logits (B, V). Raises CourseError for pictures of another shape."""
         if images.shape[1:] != self.picture:
             raise CourseError(f"this model reads pictures of (B, {', '.join(map(str, self.picture))}), "
                               f"not {tuple(images.shape)}")  # fmt: skip
@@ -97,14 +96,9 @@ class VisionTransformer(nn.Module):
         elif self.config.position == "sinusoidal":
             x = x + sinusoidal(torch.arange(x.size(1), device=x.device), x.size(2))  # (B, T, D)
         x = self.dropout(x)  # (B, T, D)
-        attention = []
         for block in self.blocks:
-            x = block(x, EVERYONE, return_weights=return_attention)  # (B, T, D)
-            if return_attention:
-                x, weights = x
-                attention.append(weights)  # (B, H, T, T)
-        logits = self.head(self.norm(x.mean(dim=1)))  # (B, V): the mean over the patches is the picture
-        return (logits, attention) if return_attention else logits
+            x = block(x, EVERYONE)  # (B, T, D)
+        return self.head(self.norm(x.mean(dim=1)))  # (B, V): the mean over the patches is the picture
 
 
 class SmallCNN(nn.Module):
@@ -178,36 +172,23 @@ def train_classifier(
     _check(images, labels)
     highest = int(labels.max())
     device = next(model.parameters()).device
-    optimizers = make_optimizers(model, config)
     history = History()
-    run, cast = prepared(model, config, device)
-    whole = config.batch_size * config.accumulate  # pictures in a step
-    losses: list[Tensor] = []
-    model.train()
-    on_eval(0)
-    started = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step in progress(range(config.steps), "training"):
-            begin_step(optimizers, config, step)
-            loss = torch.zeros((), device=device)
-            x, y = batch(images, labels, whole, config.seed, step, shift)  # (A·B, C, Y, X), (A·B,)
-            for x_part, y_part in zip(x.split(config.batch_size), y.split(config.batch_size), strict=True):
-                with cast:
-                    logits = run(x_part.to(device))  # (B, V)
-                if highest >= logits.size(1):  # on a GPU the loss would fail, and say nothing
-                    raise CourseError(f"label {highest} is not among the model's {logits.size(1)} classes; check both")
-                piece = F.cross_entropy(logits.float(), y_part.to(device)) / config.accumulate  # ()
-                piece.backward()
-                loss += piece.detach()
-            end_step(model, optimizers, config)
-            losses.append(loss)
-            history.tokens += whole
-            if step + 1 == config.steps or (step + 1) % config.eval_every == 0:
-                on_eval(step + 1)
-    history.train_loss = torch.stack(losses).tolist() if losses else []
-    history.seconds = time.perf_counter() - started
-    model.eval()
-    return history
+
+    def batches(step: int) -> Iterable[tuple[Tensor, Tensor]]:
+        pictures = config.batch_size * config.accumulate
+        x, y = batch(images, labels, pictures, config.seed, step, shift)  # (A·B, C, Y, X), (A·B,)
+        history.tokens += pictures
+        return deliver(x, y, config.batch_size, device)
+
+    def loss_of(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        logits = model(x)  # (B, V)
+        if highest >= logits.size(1):  # on a GPU the loss would fail, and say nothing
+            raise CourseError(f"label {highest} is not among the model's {logits.size(1)} classes; check both")
+        return F.cross_entropy(logits.float(), y)  # ()
+
+    run = Compiled(model) if config.compile else model
+    loss_of = in_precision(loss_of, config.precision, device)
+    return loop(run, make_optimizers(model, config), batches, loss_of, config, history, on_eval, progress)
 
 
 @torch.no_grad()

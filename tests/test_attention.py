@@ -1,11 +1,23 @@
-"""Attention by what it must do: mix, obey its mask, look only back, and agree with torch's own kernel."""
+"""Attention by what it must do: mix, obey its mask, look only back, agree with torch's kernel, show its weights."""
+
+import dataclasses
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.attention import Context, MultiHeadAttention, attention, causal_mask, merge_heads, split_heads
+from lib.attention import (
+    Context,
+    MultiHeadAttention,
+    attention,
+    attention_weights,
+    causal_mask,
+    merge_heads,
+    recorded,
+    split_heads,
+)
 from lib.embedding import rotary_angles
+from lib.errors import CourseError
 from lib.transformer import Config
 
 
@@ -25,9 +37,26 @@ def test_equals_torchs_kernel_with_and_without_a_mask(rng):
         torch.testing.assert_close(attention(q, k, v, mask), want)
 
 
+def test_any_number_of_axes_may_stand_in_front(rng):
+    q, k, v = qkv(rng)
+    mask = causal_mask(5)
+    whole = attention(q, k, v, mask)
+    torch.testing.assert_close(attention(q[1, 0], k[1, 0], v[1, 0], mask), whole[1, 0])
+    torch.testing.assert_close(attention(q[None], k[None], v[None], mask), whole[None])
+
+
+def test_a_mask_is_made_where_it_is_asked_for():
+    assert causal_mask(3, 5, window=2, device="meta").device.type == "meta"
+
+
+def test_a_context_is_shared_and_so_can_not_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Context().causal = True
+
+
 def test_weights_are_shares_and_masked_ones_are_zero(rng):
     q, k, v = qkv(rng)
-    out, weights = attention(q, k, v, causal_mask(5), return_weights=True)
+    out, weights = attention(q, k, v, causal_mask(5)), attention_weights(q, k, causal_mask(5))
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, 2, 5))
     assert not weights.masked_select(~causal_mask(5)).any()
     torch.testing.assert_close(out, weights @ v)
@@ -35,7 +64,7 @@ def test_weights_are_shares_and_masked_ones_are_zero(rng):
 
 def test_the_scale_keeps_scores_near_one(rng):
     q, k = torch.randn(2, 1, 1, 2000, 256, generator=rng)
-    _, weights = attention(q, k, k, return_weights=True)
+    weights = attention_weights(q, k)
     scores = weights.log() - weights.log().mean(-1, keepdim=True)
     assert 0.9 < scores.std() < 1.1
 
@@ -67,12 +96,61 @@ def layer(**fields):
 
 @pytest.mark.parametrize("n_kv_head", [1, 2, 4])
 @pytest.mark.parametrize("context", [Context(), Context(causal=True), Context(mask=causal_mask(6, window=2))])
-def test_written_out_and_fused_paths_agree(n_kv_head, context, rng):
+def test_recorded_weights_are_those_that_are_used(n_kv_head, context, rng):
     x = torch.randn(2, 6, 16, generator=rng)
     attend = layer(n_kv_head=n_kv_head)
-    out, weights = attend(x, context, return_weights=True)
+    with recorded(attend) as maps:
+        out = attend(x, context)
     torch.testing.assert_close(out, attend(x, context))
-    assert weights.shape == (2, 4, 6, 6)
+    [weights] = maps
+    values = attend.v(x).view(2, 6, n_kv_head, 4).repeat_interleave(4 // n_kv_head, dim=2)  # (B, S, H, Dh)
+    torch.testing.assert_close(attend.out(torch.einsum("bhts,bshd->bthd", weights, values).flatten(2)), out)
+
+
+def test_recordings_may_be_nested_and_leave_nothing_behind(rng):
+    x, y = torch.randn(2, 1, 6, 16, generator=rng)
+    one, other = layer(), layer(n_kv_head=2)
+    with recorded(torch.nn.ModuleList([one, other])) as both:
+        one(x)
+        assert len(both) == 1, "at hand at once, for those that have been asked"
+        with recorded(other) as inner:
+            other(x)
+            other(y)
+        with pytest.raises(ZeroDivisionError), recorded(one):
+            raise ZeroDivisionError
+        one(y)
+    assert torch.equal(both[1], inner[0]), "a layer's newest, in the order of the layers"
+    assert len(both) == 2 and len(inner) == 1
+    kept = [weights.clone() for weights in both]
+    assert not one.watchers and not other.watchers
+    one(x), other(x)
+    assert all(map(torch.equal, kept, both)) and not torch.equal(kept[0], kept[1])
+
+
+def test_recordings_that_overlap_each_end_alone(rng):
+    x, attend = torch.randn(1, 6, 16, generator=rng), layer()
+    first, second = recorded(attend), recorded(attend)
+    maps, others = first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    attend(x)
+    second.__exit__(None, None, None)
+    assert not maps and len(others) == 1 and not attend.watchers
+
+
+def test_recording_keeps_the_gradient_and_the_weights_before_dropout(rng):
+    x = torch.randn(1, 6, 16, generator=rng)
+    attend = layer(dropout=0.5).train()
+    with recorded(attend) as maps:
+        out = attend(x)
+    torch.testing.assert_close(maps[0].sum(-1), torch.ones(1, 4, 6))
+    maps[0].square().sum().backward()
+    assert attend.q.weight.grad.abs().sum() > 0
+    assert not torch.allclose(out, attend.eval()(x)), "dropout is as it was"
+
+
+def test_what_has_no_attention_layers_says_so():
+    with pytest.raises(CourseError, match="a Linear has no attention layers to record"):
+        recorded(torch.nn.Linear(1, 1)).__enter__()
 
 
 def test_no_peeking(rng):

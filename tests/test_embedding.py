@@ -5,13 +5,8 @@ import math
 import pytest
 import torch
 
-from lib.embedding import LearnedPositions, TokenEmbedding, rotary_angles, rotate, sinusoidal
+from lib.embedding import LearnedPositions, rotary_angles, rotate, sinusoidal
 from lib.errors import CourseError
-
-
-def test_token_embedding_is_a_look_up():
-    table = TokenEmbedding(5, 3)
-    assert torch.equal(table(torch.tensor([[4, 0]])), table.weight[[4, 0]][None])
 
 
 def test_sinusoidal_by_the_papers_formula():

@@ -30,6 +30,47 @@ def test_it_is_the_very_module_under_both_names(old, capsys, monkeypatch):
     assert capsys.readouterr().err == f"{old} has moved; write: from {place} import {name}\n"
 
 
+def test_names_are_found_where_they_are_now():
+    parts = [(*old.rpartition(".")[::2], *new.rpartition(".")[::2]) for old, new in moved.NAMES.items()]
+    cells = [f"from {module} import {name}\nimport {place}\nassert {name} is {place}.{new}"
+             for module, name, place, new in parts]  # fmt: skip
+    ran = subprocess.run([sys.executable, "-c", "\n".join(cells)], cwd=ROOT, capture_output=True, text=True)
+    assert not ran.returncode, ran.stderr
+    told = [f"{module}.{name} has moved; write: from {place} import {new}" for module, name, place, new in parts]
+    assert ran.stderr.splitlines() == told
+
+
+def test_a_name_on_the_list_is_nowhere_else():
+    for old in moved.NAMES:
+        module, _, name = old.rpartition(".")
+        there = vars(importlib.import_module(module)).get(name)  # an old submodule of that name, once it was asked for
+        assert there is None or old in moved.MOVED, f"{old} is there; take it off the list"
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "said"),
+    [
+        ("lib.training", "save_checkpoint", ["lib.trainer.checkpoint import save_checkpoint"]),
+        ("lib.training", "memory", ["lib.trainer.memory import memory"]),  # a function, in a module of its name
+        ("lib.adapt.finetuning", "merge", ["lib.adapt.lora import merge"]),
+        ("lib.finetuning", "merge", ["lib.adapt import finetuning", "lib.adapt.lora import merge"]),  # moved twice
+        ("lib.course.train_command", "load", ["lib.course.commands import train",
+                                              "lib.course.training_run.run_folder import load"]),
+    ],
+)  # fmt: skip
+def test_a_name_that_moved_is_found_and_said_once(old, name, said, capsys, monkeypatch):
+    monkeypatch.setattr(moved, "_told", set())
+    monkeypatch.delitem(sys.modules, old, raising=False)
+    if old not in moved.MOVED:
+        importlib.import_module(old)
+    found = {}
+    for _ in range(2):
+        exec(f"from {old} import {name}", found)
+    place, _, _ = said[-1].partition(" import ")
+    assert found[name] is getattr(importlib.import_module(place), name)
+    assert [line.partition("write: from ")[2] for line in capsys.readouterr().err.splitlines()] == said
+
+
 def test_the_first_cells_of_an_old_lesson_run():
     cells = """
 from lib.course import start, use, use_lib
@@ -41,18 +82,24 @@ import lib.lesson.plotting
 import lib.lesson
 assert lib.plotting is lib.lesson.plotting and start is lib.lesson.start and check is lib.lesson.check
 from lib.grading import check, hint  # said once
+from lib.embedding import TokenEmbedding, rotary_angles
+from lib.generation import KVCache, generate, stream_text
+from lib.transformer import Config, LayerNorm, RMSNorm
+assert TokenEmbedding(5, 3).weight.shape == (5, 3) and LayerNorm(4, 1e-5).eps == 1e-5
 """
     ran = subprocess.run([sys.executable, "-c", cells], cwd=ROOT, capture_output=True, text=True)
     assert not ran.returncode, ran.stderr
     lines = ran.stderr.splitlines()
     assert "lib.course.start has moved; write: from lib.lesson import start" in lines
     assert "lib.sizing has moved; write: from lib.decide import sizing" in lines
-    assert len(lines) == len(set(lines)) == 9, ran.stderr
+    assert "lib.transformer.LayerNorm has moved; write: from torch.nn import LayerNorm" in lines
+    assert len(lines) == len(set(lines)) == 12, ran.stderr
 
 
 def test_a_name_that_never_was_is_an_error():
-    with pytest.raises(ImportError, match="nothing"):
-        exec("from lib.course import nothing")
+    for place in ("lib.course", "lib.training", "lib.adapt.finetuning"):
+        with pytest.raises(ImportError, match="nothing"):
+            exec(f"from {place} import nothing")
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("lib.nothing")
 

@@ -1,54 +1,26 @@
 """What sets the course up agrees with itself, and the wrapper that takes the network away really does."""
 
 import errno
+import importlib.util
+import os
 import re
 import subprocess
 import sys
-import tomllib
 import types
-from importlib import metadata
 from pathlib import Path
 
 import pytest
-import yaml
-from packaging.requirements import Requirement
+from click.testing import CliRunner
 
-from lib.course import preflight
+from lib.course.cli import course
+from lib.course.commands import lab
+from lib.course.own_copy import workspace
+from lib.course.setup import compile_ahead, preflight
+from lib.errors import CourseError
+from lib.lesson import series
 
 ROOT = Path(__file__).resolve().parents[1]
-PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s;]+)")
-
-
-def pins(name: str) -> dict[str, str]:
-    found = (PIN.match(line) for line in (ROOT / name).read_text().splitlines())
-    return {m[1].lower().replace("_", "-"): m[2] for m in found if m}
-
-
-def test_every_requirement_is_pinned_and_locked():
-    direct, locked = pins("requirements.txt"), pins("requirements.lock")
-    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and line[0] != "#"]
-    assert len(lines) == len(direct)
-    assert direct.items() <= locked.items()
-
-
-def test_the_lock_is_clean():
-    text = (ROOT / "requirements.lock").read_text()
-    assert not re.search(r"nvidia|triton|\+cpu|file:|https?://|--index|--find", text)
-
-
-def test_the_versions_installed_are_the_pinned_ones():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    for wanted in (Requirement(line) for line in lines if line and line[0] != "#"):
-        if not wanted.marker or wanted.marker.evaluate():
-            assert wanted.specifier.contains(metadata.version(wanted.name)), wanted
-
-
-def test_environment_yml_installs_the_lock():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    *conda, pip = environment["dependencies"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert f"python{project['requires-python']}" in conda
-    assert pip == {"pip": ["-r requirements.lock", "-e ."]}
+LOCKS = ROOT / "requirements"
 
 
 def test_ci_calls_the_readmes_test_command():
@@ -63,10 +35,10 @@ exec "$REAL" -c "import runpy, sys; sys.version_info = $AS; runpy.run_path(sys.a
 
 
 def make_setup(folder: Path, **variables: str) -> subprocess.CompletedProcess:
-    """`make .venv/.ready` of this course in a folder that holds its pins and no more."""
+    """`make .venv/.ready-learn` of this course in a folder that holds its pins and no more."""
     settings = [f"{name}={value}" for name, value in variables.items()]
     return subprocess.run(
-        ["make", "-f", str(ROOT / "Makefile"), *settings, ".venv/.ready"],
+        ["make", "-f", str(ROOT / "Makefile"), *settings, ".venv/.ready-learn"],
         cwd=_only_pins(folder),
         env={"PATH": "/usr/bin:/bin", "REAL": sys.executable, "AS": variables.get("AS", "")},
         capture_output=True,
@@ -108,6 +80,128 @@ def test_what_is_no_environment_is_left_alone(tmp_path, what):
     assert (venv if what == "a file" else venv / "thesis.txt").read_text() == "mine"
 
 
+FAKE = """#!/bin/sh
+# in place of Python: makes an environment whose pip only notes what it is asked for, and fails when told to
+case "$*" in
+  *preflight.py) exec "$REAL" "$@" ;;
+  "-m venv .venv") mkdir -p .venv/bin && touch .venv/pyvenv.cfg && cp "$0" .venv/bin/python ;;
+  "-c import pip") ;;
+  *compile_ahead) echo compiles >> told ;;
+  *pip\\ install*) echo "$*" | sed 's/.*-compile *//' >> told; case "$*" in *"$FAIL"*) exit 1 ;; esac ;;
+esac
+"""
+
+
+class Made:
+    """The course set up in a folder, by a Python that only notes what pip is asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = _only_pins(folder)
+        self.python = folder / "python"
+        self.python.write_text(FAKE)
+        self.python.chmod(0o755)
+
+    def __call__(self, role: str, fail: str = "nothing at all") -> tuple[list[str], list[str]]:
+        """What pip was asked for, and what make said."""
+        (self.folder / "told").write_text("")
+        made = subprocess.run(
+            ["make", "-f", str(ROOT / "Makefile"), f"PYTHON={self.python}", f".venv/.ready-{role}"],
+            cwd=self.folder, env={"PATH": "/usr/bin:/bin", "REAL": sys.executable, "FAIL": fail},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        said = (made.stdout + made.stderr).splitlines()
+        assert made.returncode == (fail != "nothing at all") * 2, said
+        return (self.folder / "told").read_text().splitlines(), said
+
+    def stamps(self) -> set[str]:
+        return {path.name for path in (self.folder / ".venv").glob(".ready*")}
+
+
+def installs(role: str) -> list[str]:
+    [torch] = re.findall(r"^torch==.*", (LOCKS / f"{role}.lock").read_text(), re.M)
+    return [f"-c requirements/{role}.lock {torch}", f"-r requirements/{role}.lock", "--no-deps -e .", "compiles"]
+
+
+def test_a_role_is_set_up_once_and_anew_when_a_pin_changes(tmp_path):
+    make = Made(tmp_path)
+    assert make("learn")[0] == installs("learn") and make.stamps() == {".ready-learn"}
+    assert make("learn")[0] == []
+    os.utime(tmp_path / "requirements" / "learn.lock", (2**33, 2**33))
+    assert make("learn")[0] == installs("learn")
+
+
+def test_more_is_added_to_what_is_there(tmp_path):
+    make = Made(tmp_path)
+    make("learn")
+    (tmp_path / ".venv" / "mine").touch()
+    assert make("teach")[0] == installs("teach") and make.stamps() == {".ready-learn", ".ready-teach"}
+    assert make("develop")[0] == installs("develop")
+    assert make("site")[0] == make("teach")[0] == make("learn")[0] == [], "develop holds them"
+    assert (tmp_path / ".venv" / "mine").exists()
+
+
+@pytest.mark.parametrize("where", ["torch==", "-r", "-e ."])
+def test_an_interrupted_set_up_is_taken_up_again(tmp_path, where):
+    make = Made(tmp_path)
+    assert make("learn", fail=where)[1][-2].startswith("pip could not finish") and not make.stamps()
+    (tmp_path / ".venv" / "half").touch()
+    told, said = make("learn")
+    assert told == installs("learn") and make.stamps() == {".ready-learn"} and (tmp_path / ".venv" / "half").exists()
+    assert len(said) == 1
+
+
+def test_an_environment_of_the_old_layout_is_taken_up(tmp_path):
+    make = Made(tmp_path)
+    make("develop")
+    for path in (tmp_path / ".venv").glob(".ready*"):
+        path.unlink()
+    (tmp_path / ".venv" / ".ready").touch()
+    told, said = make("learn")
+    assert told == installs("learn") and make.stamps() == {".ready-learn"}
+    assert said[0].startswith(".venv was made by an earlier version") and len(said) == 2
+    assert len(make("teach")[1]) == 1, "said once"
+
+
+def test_what_lessons_import_is_compiled_ahead(monkeypatch):
+    """Where PYTHONDONTWRITEBYTECODE is set, too; and what is not there does not matter."""
+    for name in compile_ahead.LATER:
+        assert importlib.util.find_spec(name), f"{name} is no more"
+    asked = []
+
+    def imported(name):
+        asked.append(name)
+        assert not sys.dont_write_bytecode
+        raise ModuleNotFoundError(name)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(compile_ahead.importlib, "import_module", imported)
+    compile_ahead.main()
+    assert {"lib.attention", "lib.inference.server", "lib.grading.gradebook", *compile_ahead.LATER} <= set(asked)
+    assert not [name for name in asked if name.endswith("__main__")]
+
+
+@pytest.mark.parametrize("role, goals", {
+    "learn": ["setup", "data", "run", "lab", "doctor", "setup ROLE=learn"],
+    "teach": ["setup ROLE=teach"],
+    "site": ["site", "setup ROLE=site"],
+    "develop": ["test", "lint", "matrix", "browser", "site-check", "bands", "bench", "lab test", "setup ROLE=develop"],
+}.items())  # fmt: skip
+def test_each_target_sets_up_what_it_needs(tmp_path, role, goals):
+    _only_pins(tmp_path)
+    for goal in goals:
+        line = ["make", "-n", "-f", str(ROOT / "Makefile"), *goal.split()]
+        env = os.environ | {"ROLE": "another's"}
+        said = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
+        assert set(re.findall(r"-r requirements/(\w+)\.lock", said)) == {role}, goal
+
+
+def test_an_unknown_role_is_one_line(tmp_path):
+    made = subprocess.run(["make", "-f", str(ROOT / "Makefile"), "setup", "ROLE=tech"], cwd=_only_pins(tmp_path),
+                          capture_output=True, text=True)  # fmt: skip
+    assert one_line(made) == "there is no role tech; ROLE is one of: develop learn site teach"
+    assert not (tmp_path / "requirements" / "tech.lock").exists()
+
+
 def test_what_an_earlier_set_up_left(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert preflight.main() is None, "nothing there yet"
@@ -124,14 +218,22 @@ def test_too_little_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
     assert preflight.main().startswith("0.4 GB of disk are free here, the packages need 2")
 
 
-def test_lab_opens_the_first_lesson_there_is(tmp_path):
+def test_lab_opens_the_first_lesson_there_is(tmp_path, monkeypatch):
+    said = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert said.splitlines()[-1] == ".venv/bin/course lab", said
+    opened = []
+    monkeypatch.setattr(lab, "_become", lambda line, env: opened.append(line))
+    monkeypatch.setattr(series, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(workspace, "NOTEBOOKS", tmp_path / "notebooks")
     for numbers, first in (((), None), (("03", "02"), "02_x.ipynb"), (("00",), "00_x.ipynb")):
         for number in numbers:
             (tmp_path / "notebooks").mkdir(exist_ok=True)
-            (tmp_path / "notebooks" / f"{number}_x.ipynb").touch()
-        said = subprocess.run(["make", "-n", "-f", str(ROOT / "Makefile"), "lab"], cwd=_only_pins(tmp_path),
-                              capture_output=True, text=True).stdout  # fmt: skip
-        assert re.findall(r"jupyter lab .*?(?:/lab/tree/(\S+))?$", said, re.M) == [first or ""], said
+            (tmp_path / "notebooks" / f"{number}_x.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4}')
+        done = CliRunner().invoke(course, ["lab", "--dir", str(tmp_path / "mine")])
+        if first is None:
+            assert isinstance(done.exception, CourseError) and "no lessons in" in str(done.exception)
+        else:
+            assert f"--LabApp.default_url=/lab/tree/{first}" in opened.pop() and (tmp_path / "mine" / first).is_file()
 
 
 def test_bands_are_measured_by_the_command():
@@ -150,11 +252,11 @@ def test_what_a_page_names_is_there(page):
 
 
 def _only_pins(folder: Path) -> Path:
-    for name in ("requirements.txt", "requirements.lock", "pyproject.toml"):
-        (folder / name).write_bytes((ROOT / name).read_bytes())
+    for path in (ROOT / "pyproject.toml", *(ROOT / "requirements").iterdir()):
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     return folder
-
-
 
 
 REACH = """

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from lib.attention import Context
+from lib.attention import Context, recorded
 from lib.errors import CourseError
-from lib.transformer import Block, Config, LayerNorm, RMSNorm, Transformer, count_parameters
+from lib.generation import KVCache
+from lib.transformer import Block, Config, RMSNorm, Transformer, count_parameters, make_norm
 
 SIZES = dict(vocab_size=31, block_size=24, n_layer=3, n_head=4, d_model=16)
 VARIANTS = {
@@ -37,6 +38,17 @@ def test_the_future_changes_nothing_before_it(name, tokens):
     assert not torch.allclose(a[:, 7:], b[:, 7:])
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_all_is_made_on_the_models_device(name, tokens):
+    """On the meta device a tensor has a place and no numbers; what meets one of another device is an error."""
+    net, tokens = model(name).to("meta"), tokens.to("meta")
+    padding = torch.tensor([0, 3], device="meta")
+    assert net(tokens).shape == net(tokens, padding=padding).shape == (2, 12, 31)
+    with recorded(net) as maps:
+        net(tokens)
+    assert [weights.device.type for weights in maps] == ["meta"] * 3
+
+
 def test_a_non_causal_model_does_look_ahead(tokens):
     torch.manual_seed(0)
     both_ways = Transformer(Config.llama(**SIZES, causal=False)).eval()
@@ -57,10 +69,27 @@ def test_a_window_reaches_back_one_window_a_layer():
 
 def test_attention_maps_change_nothing_and_are_shares(tokens):
     llama = model("llama")
-    logits, maps = llama(tokens, return_attention=True)
+    with recorded(llama) as maps:
+        logits = llama(tokens)
     torch.testing.assert_close(logits, llama(tokens))
     assert len(maps) == 3 and maps[0].shape == (2, 4, 12, 12)
     torch.testing.assert_close(maps[2].sum(-1), torch.ones(2, 4, 12))
+    cache = KVCache(3)
+    with recorded(llama) as steps:
+        llama(tokens[:, :9], cache)
+        llama(tokens[:, 9:], cache)
+    for whole, step in zip(maps, steps, strict=True):
+        torch.testing.assert_close(step, whole[:, :, 9:])
+
+
+def test_a_compiled_model_is_recorded_too(tokens):
+    llama = model("llama")
+    fast = torch.compile(llama, backend="eager")
+    want = fast(tokens)
+    with recorded(fast) as maps:
+        torch.testing.assert_close(fast(tokens), want)
+    assert [tuple(weights.shape) for weights in maps] == [(2, 4, 12, 12)] * 3
+    assert torch.equal(fast(tokens), want)
 
 
 def test_block_is_two_writes_on_a_stream():
@@ -79,7 +108,8 @@ def test_norms_by_hand():
     x = torch.tensor([[3.0, -1.0, 2.0, 4.0]])
     torch.testing.assert_close(RMSNorm(4, 0.0)(x), x / x.square().mean().sqrt())
     centred = x - x.mean()
-    torch.testing.assert_close(LayerNorm(4, 0.0)(x), centred / centred.square().mean().sqrt())
+    layer_norm = make_norm(Config.gpt2(**(SIZES | dict(d_model=4)), norm_eps=0.0))
+    torch.testing.assert_close(layer_norm(x), centred / centred.square().mean().sqrt())
 
 
 @pytest.mark.parametrize(
@@ -132,26 +162,3 @@ def test_a_model_in_half_precision_stays_in_it(tokens, position):
 def test_a_sequence_longer_than_the_block_is_refused():
     with pytest.raises(CourseError, match="block_size=24"):
         model("gpt2")(torch.zeros(1, 25, dtype=torch.long))
-
-
-@pytest.mark.parametrize("size", [(3, 5, 8), (4, 8), (2, 3, 4, 6)])
-def test_rms_norms_gradient_by_hand_is_pytorchs(size):
-    rng = torch.Generator().manual_seed(0)
-    norm = RMSNorm(size[-1], 1e-5).double()
-    norm.weight.data = torch.randn(size[-1], generator=rng, dtype=torch.float64)
-    x, push = (torch.randn(size, generator=rng, dtype=torch.float64) for _ in range(2))
-    theirs = x.clone().requires_grad_(), norm.weight.detach().clone().requires_grad_()
-    want = torch.nn.functional.rms_norm(theirs[0], size[-1:], theirs[1], 1e-5)
-    want.backward(push)
-    mine = x.clone().requires_grad_()
-    got = norm(mine)
-    got.backward(push)
-    assert "RMSNormWithGradient" in type(got.grad_fn).__name__
-    torch.testing.assert_close(got, want)
-    torch.testing.assert_close(mine.grad, theirs[0].grad)
-    torch.testing.assert_close(norm.weight.grad, theirs[1].grad)
-    assert torch.autograd.gradcheck(norm, (x.requires_grad_(),))
-    norm.weight.requires_grad_(False)
-    frozen = x.detach().requires_grad_()
-    norm(frozen).backward(push)
-    assert torch.equal(frozen.grad, mine.grad)

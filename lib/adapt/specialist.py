@@ -14,13 +14,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lib.adapt.finetuning import finetune, rows
+from lib.adapt.finetuning import finetune
+from lib.adapt.summaries import rows
 from lib.errors import CourseError
 from lib.shop import dialogues
 from lib.shop.dialogues import Example
 from lib.sources.places import DATA
 from lib.tokenizer import BPETokenizer, are_merges
-from lib.training import History, TrainConfig, no_progress
+from lib.trainer.history import History
+from lib.training import TrainConfig, no_progress
 from lib.transformer import Config, Transformer
 
 VOCABULARY = 700  # 256 bytes and what the dialogues' words are worth; two signs more make the vocabulary

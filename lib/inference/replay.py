@@ -22,7 +22,7 @@ class FixedLayer:
     """One layer's buffer at a fixed place; to a Block it is a cache."""
 
     def __init__(self, layer: LayerCache, at: Tensor):
-        self.k, self.v, self.at = layer.k, layer.v, at  # (B, K, room, Dh) each, (1,)
+        self.k, self.v, self.at = layer.k.memory, layer.v.memory, at  # (B, K, room, Dh) each, (1,)
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Put (B, K, 1, Dh) keys and values at their position; return the whole buffer, (B, K, room, Dh) each."""
@@ -39,14 +39,14 @@ class Step:
 
     def __init__(self, model: Transformer, cache: KVCache, padding: Tensor | None):
         self.model, self.padding, self.graph = model, padding, None
-        self.buffer = cache.layers[0].k  # (B, K, room, Dh)
+        self.buffer = cache.layers[0].k.memory  # (B, K, room, Dh)
         self.tokens = torch.zeros(self.buffer.size(0), 1, dtype=torch.long, device=self.buffer.device)  # (B, 1)
         self.at = torch.zeros(1, dtype=torch.long, device=self.buffer.device)  # (1,): the position they stand at
         self.layers = [FixedLayer(layer, self.at) for layer in cache.layers]
 
     def fits(self, cache: KVCache, padding: Tensor | None) -> bool:
         """Whether this step still writes where the cache has its room."""
-        return self.buffer is cache.layers[0].k and self.padding is padding
+        return self.buffer is cache.layers[0].k.memory and self.padding is padding
 
     def __call__(self, tokens: Tensor, position: int) -> Tensor:
         """tokens (B, 1) at a position → (B, 1, D)."""

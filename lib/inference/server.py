@@ -28,8 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from lib.errors import CourseError
-from lib.inference import engine
 from lib.inference.engine import Closed, Engine, Full, Piece
+from lib.inference.engine import Request as EngineRequest
 
 PAGE = Path(__file__).with_name("server.html")
 SEEDS = 2**63  # seeds lie between minus this and this
@@ -155,7 +155,7 @@ class Conversation:
 class Answer:
     """One request on its way through the engine: its pieces, awaited in the event loop."""
 
-    def __init__(self, engine: Engine, request: engine.Request, seconds: float):
+    def __init__(self, engine: Engine, request: EngineRequest, seconds: float):
         loop = asyncio.get_running_loop()
         self.queue: asyncio.Queue[Piece] = asyncio.Queue()
         self.engine, self.prompt_tokens = engine, len(request.prompt)
@@ -256,7 +256,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-def to_engine(asked: ChatRequest, prompt: list[int], engine: Engine, limits: Limits) -> engine.Request:
+def to_engine(asked: ChatRequest, prompt: list[int], engine: Engine, limits: Limits) -> EngineRequest:
     """The engine's request. Raises Refused where prompt and answer do not fit the context."""
     room = engine.context - len(prompt)
     wanted = asked.max_completion_tokens or asked.max_tokens
@@ -266,7 +266,7 @@ def to_engine(asked: ChatRequest, prompt: list[int], engine: Engine, limits: Lim
                       param="messages", code="context_length_exceeded")
     temperature = 1.0 if asked.temperature is None else asked.temperature
     top_p = None if asked.top_p in (None, 1) else max(asked.top_p, 1e-9)  # 0: the likeliest alone
-    return engine.Request(
+    return EngineRequest(
         prompt,
         min(limits.max_tokens, room) if wanted is None else wanted,
         temperature=max(temperature, 1e-3) if temperature else None,

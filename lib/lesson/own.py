@@ -12,6 +12,7 @@ if it raises, lib's code takes over.
 
 import contextlib
 import difflib
+import functools
 import io
 import linecache
 import sys
@@ -22,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import lib.attention
 import lib.transformer
-from lib.attention import Context
+from lib.attention import EVERYONE, Context, recorded
 from lib.errors import CourseError
 from lib.exercises.closure import DEFINITION, bound, needed, parse, plain, unparsed, used
 from lib.exercises.exercise import PRELUDE, Exercise, defines, exercise, unsolved
 from lib.exercises.result import evaluate
 from lib.generation import KVCache
+from lib.kernels import with_kernel
 from lib.lesson.files import write_atomic
 from lib.lesson.predictions import own_folder
 from lib.transformer import Config, Transformer
@@ -114,13 +115,14 @@ def _mask(own: Own, ours: Callable) -> Callable:
     return causal_mask
 
 
-def _fused_by_mask(own: Own, ours: Callable) -> Callable:
-    def fused(q: Tensor, k: Tensor, v: Tensor, *, attn_mask=None, is_causal=False, **options) -> Tensor:
-        if is_causal:
-            attn_mask = lib.attention.causal_mask(q.size(-2), device=q.device)  # (T, T)
-        return ours(q, k, v, attn_mask=attn_mask, **options)
+def _grouped_by_mask(own: Own, ours: Callable) -> Callable:
+    @functools.wraps(ours)
+    def grouped_attention(q: Tensor, k: Tensor, v: Tensor, context: Context = EVERYONE, *more) -> Tensor:
+        if context.causal:
+            context = Context(mask=lib.attention.causal_mask(q.size(-2), device=q.device))  # (T, T)
+        return ours(q, k, v, context, *more)
 
-    return fused
+    return grouped_attention
 
 
 def _attend(own: Own, otherwise: Callable, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -136,35 +138,40 @@ def _attend(own: Own, otherwise: Callable, q: Tensor, k: Tensor, v: Tensor, mask
 
 
 def _attention(own: Own, ours: Callable) -> Callable:
-    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, return_weights: bool = False):
-        if not return_weights:
-            return _attend(own, ours, q, k, v, mask)  # (…, T, Dv)
-        weights = _weights(own, ours, q, k, mask)  # (…, T, S)
-        return weights @ v, weights
+    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        return _attend(own, ours, q, k, v, mask)  # (…, T, Dv)
 
     return attention
 
 
-def _weights(own: Own, ours: Callable, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    """(…, T, S): who gets what, asked for by values that each say only which key they are."""
-    names = torch.eye(k.size(-2), dtype=q.dtype, device=q.device).expand(*k.shape[:-2], -1, -1)  # (…, S, S)
-    return _Recomputed.apply(lambda *given: _attend(own, ours, *given), q, k, names, mask)
+def _weights(own: Own, ours: Callable) -> Callable:
+    """Who gets what, asked for by values that each say only which key they are."""
+
+    def otherwise(q: Tensor, k: Tensor, names: Tensor, mask: Tensor | None) -> Tensor:
+        return ours(q, k, mask)
+
+    def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None = None) -> Tensor:
+        names = torch.eye(k.size(-2), dtype=q.dtype, device=q.device).expand(*k.shape[:-2], -1, -1)  # (…, S, S)
+        return _Recomputed.apply(lambda *given: _attend(own, otherwise, *given), q, k, names, mask)  # (…, T, S)
+
+    return attention_weights
 
 
-def _fused_by_attention(own: Own, ours: Callable) -> Callable:
-    def fused(q: Tensor, k: Tensor, v: Tensor, *, attn_mask=None, is_causal=False, dropout_p=0.0, enable_gqa=False):
-        mask = lib.attention.causal_mask(q.size(-2), device=q.device) if is_causal else attn_mask
-        if enable_gqa:
+def _grouped_by_attention(own: Own, ours: Callable) -> Callable:
+    """A kernel of the learner's; where weights are needed, the plain form asks `attention_weights` above."""
+
+    def otherwise(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return ours(q, k, v, Context(mask=mask))
+
+    def grouped_attention(q: Tensor, k: Tensor, v: Tensor, context: Context = EVERYONE, dropout=0.0, watchers=()):
+        if dropout or watchers:
+            return NotImplemented
+        mask = lib.attention.causal_mask(q.size(-2), device=q.device) if context.causal else context.mask
+        if k.size(-3) < q.size(-3):
             k, v = (x.repeat_interleave(q.size(-3) // x.size(-3), dim=-3) for x in (k, v))  # (B, H, S, Dh) each
-
-        def otherwise(q, k, v, mask):
-            return ours(q, k, v, attn_mask=mask)
-
-        if dropout_p:
-            return F.dropout(_weights(own, otherwise, q, k, mask), dropout_p) @ v  # (B, H, T, Dh)
         return _Recomputed.apply(lambda *given: _attend(own, otherwise, *given), q, k, v, mask)  # (B, H, T, Dh)
 
-    return fused
+    return with_kernel(grouped_attention)(ours.plain)
 
 
 def _split(own: Own, ours: Callable) -> Callable:
@@ -188,29 +195,22 @@ def _merge(own: Own, ours: Callable) -> Callable:
 
 
 def _block(own: Own, ours: Callable) -> Callable:
-    def forward(self, x: Tensor, context: Context, cache=None, return_weights: bool = False):
-        weights, length = None, getattr(cache, "length", None)
+    def forward(self, x: Tensor, context: Context, cache=None) -> Tensor:
+        length = getattr(cache, "length", None)
 
         def attend(x: Tensor) -> Tensor:
-            nonlocal weights
-            heard = self.attention(x, context, cache, return_weights)  # (B, T, D)
-            heard, weights = heard if return_weights else (heard, None)
-            return self.dropout(heard)
+            return self.dropout(self.attention(x, context, cache))
 
         def think(x: Tensor) -> Tensor:
             return self.dropout(self.mlp(x))
 
-        def otherwise():
-            nonlocal weights
+        def otherwise() -> Tensor:
             if length is not None:
                 cache.length = length  # forget what a failed try has put there
-            out = ours(self, x, context, cache, return_weights)
-            out, weights = out if return_weights else (out, None)
-            return out
+            return ours(self, x, context, cache)
 
         parts = map(_passing, (self.norm1, attend, self.norm2, think))
-        out = own(tuple(x.shape), otherwise, x, *parts)  # (B, T, D)
-        return (out, weights) if return_weights else out
+        return own(tuple(x.shape), otherwise, x, *parts)  # (B, T, D)
 
     return forward
 
@@ -224,16 +224,19 @@ class Seam:
 
 
 SEAMS = {
-    "02.causal_mask": Seam(
-        "causal mask", ((lib.attention, "causal_mask", _mask), (lib.attention, "_fused", _fused_by_mask))
-    ),
-    "02.attention": Seam(
-        "attention", ((lib.attention, "attention", _attention), (lib.attention, "_fused", _fused_by_attention))
-    ),
+    "02.causal_mask": Seam("causal mask", (
+        (lib.attention, "causal_mask", _mask),
+        (lib.attention, "grouped_attention", _grouped_by_mask),
+    )),
+    "02.attention": Seam("attention", (
+        (lib.attention, "attention", _attention),
+        (lib.attention, "attention_weights", _weights),
+        (lib.attention, "grouped_attention", _grouped_by_attention),
+    )),
     "03.split_heads": Seam("head splitting", ((lib.attention, "split_heads", _split),)),
     "03.merge_heads": Seam("head merging", ((lib.attention, "merge_heads", _merge),)),
     "04.pre_norm_block": Seam("Block", ((lib.transformer.Block, "forward", _block),)),
-}
+}  # fmt: skip
 
 
 # In the notebook
@@ -425,7 +428,8 @@ def _small_model() -> list[Tensor]:
     model(tokens).logsumexp(-1).sum().backward()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     with torch.no_grad():
-        whole, weights = model(tokens, return_attention=True)  # (B, T, V), n_layer times (B, H, T, T)
+        with recorded(model) as weights:  # n_layer times (B, H, T, T)
+            whole = model(tokens)  # (B, T, V)
         cache = KVCache(config.n_layer)
         steps = [model(part, cache) for part in tokens.split([2, 1, 2], dim=1)]
         padded = model(tokens, padding=torch.tensor([0, 2]))[:, 2:]  # (B, T - 2, V)

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lib.errors import CourseError
+from lib.trainer.history import History
+from lib.trainer.part import Part
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Team:
         dist.all_reduce(flat)
         for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             t.detach().copy_(total.view_as(t))
+
+    def total(self, value: float, device: torch.device) -> float:
+        """The sum of everybody's numbers."""
+        if self.size == 1:
+            return value
+        everyone = torch.tensor([value], dtype=torch.float64, device=device)  # (1,)
+        self.add_up([everyone])
+        return everyone.item()
 
     def follow(self, tensors: Sequence[Tensor]) -> None:
         """Put the leader's values into everybody's tensors."""
@@ -116,6 +126,44 @@ def cut(tensor: Tensor, like: Tensor) -> Tensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # nothing is sent
+
+
+class Together(Part):
+    """A run's part where a team trains: each process reads its share of every batch, and all add up their gradients.
+
+    watch(done, loss) is called after each step; if it is true in one process, all leave together after the next.
+    Raises CourseError if the team is larger than a batch of `config` (a lib.training.TrainConfig).
+    """
+
+    def __init__(self, team: Team, model: nn.Module, config, watch: Callable[[int, Tensor], object]):
+        if team.size > config.batch_size:
+            raise CourseError(
+                f"{team.size} processes cannot share a batch of {config.batch_size} rows; "
+                f"start at most {config.batch_size} processes or use a larger batch_size"
+            )
+        rows = team.share(config.batch_size)
+        self.share = (rows.stop - rows.start) / config.batch_size
+        self.team, self.watch, self.tired, self.leaving = team, watch, False, False
+        self.held = [p for p in model.parameters() if not is_cut(p)]  # by every process; of a model that is cut, none
+
+    def begin(self, history: History) -> None:
+        self.team.agree(history.step, "the step to go on from")
+        self.team.follow(self.held)
+
+    def before(self, step: int) -> None:
+        torch.manual_seed(torch.initial_seed() + (self.team.rank << 48))  # each draws its own dropout
+
+    def weigh(self, loss: Tensor) -> Tensor:
+        return loss * self.share  # a mean over this process's rows, weighted by how many they are
+
+    def gradients(self, loss: Tensor) -> None:
+        votes = torch.tensor([float(self.tired)], device=loss.device)  # (1,)
+        self.team.add_up([p.grad for p in self.held] + [loss, votes])  # cut gradients were added up on the way back
+        self.leaving = votes.item() > 0
+
+    def after(self, done: int, loss: Tensor, ending: bool = False) -> bool:
+        self.tired = bool(self.watch(done, loss))  # the others hear of it with the next gradients
+        return self.leaving or ending
 
 
 def torchrun() -> bool:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lib.adapt import specialist
-from lib.adapt.finetuning import summarise
 from lib.adapt.specialist import SpecialistTokenizer
+from lib.adapt.summaries import summarise
 from lib.errors import CourseError
 from lib.shop import dialogues
 from lib.shop.dialogues import facts, right

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import subprocess
 import sys
 import time
@@ -22,20 +21,17 @@ PATIENCE = 600  # seconds for what takes a moment: on a busy machine it takes ma
 
 
 class Server:
-    """JupyterLab on a copy of lessons, with a learner's home of its own. Everything it writes is under `folder`."""
+    """`course lab` with a workspace and a learner's home of its own. Everything it writes is under `folder`."""
 
-    def __init__(self, folder: Path, lessons: list[Lesson], preset: str):
-        self.notebooks, self.home = folder / "notebooks", folder / "home"
-        self.notebooks.mkdir(parents=True)
-        for lesson in lessons:
-            shutil.copy(lesson.path, self.notebooks)
+    def __init__(self, folder: Path, preset: str):
+        self.notebooks, self.home = folder / "workspace", folder / "home"
         self.token = secrets.token_hex(16)
         self.log = folder / "jupyter.log"
         self._out = self.log.open("wb")
         jupyter = {f"JUPYTER_{what}_DIR": str(folder / what.lower()) for what in ("CONFIG", "DATA", "RUNTIME")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--notebook-dir", self.notebooks,
-             "--ip", "127.0.0.1", "--port", "0"],
+            [sys.executable, "-m", "lib.course", "lab", "--dir", self.notebooks, "--",
+             "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"],
             env={**os.environ, **jupyter, "JUPYTER_TOKEN": self.token, "COURSE_HOME": str(self.home),
                  "COURSE_PRESET": preset},
             stdout=self._out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,

@@ -32,7 +32,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("lab"), series.find(), pytestconfig.getoption("preset"))
+    server = Server(tmp_path_factory.mktemp("lab"), pytestconfig.getoption("preset"))
     yield server
     server.close()
 

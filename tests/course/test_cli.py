@@ -7,7 +7,10 @@ import sys
 import pytest
 
 from lib.course.cli import course, main
+from lib.course.setup import roles
+from lib.course.setup.roles import adding
 from lib.lesson import series
+from lib.sources.places import ROOT
 
 
 def ended(*arguments: str) -> int:
@@ -41,6 +44,47 @@ def test_a_mistake_is_one_line(capsys, arguments, says):
     told = capsys.readouterr()
     assert not told.out and len(told.err.splitlines()) == 1
     assert told.err.startswith("course: ") and says in told.err
+
+
+WITHOUT = """
+import importlib.metadata, sys
+lacking = sys.argv.pop(1)
+sys.modules[lacking] = None
+found = importlib.metadata.distribution
+
+def distribution(name):
+    if name == lacking:
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+
+importlib.metadata.distribution = distribution
+from lib.course.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("command, package, what, role", [
+    ("grade .", "sqlalchemy", "grading", "teach"),
+    ("site --lessons 02 --out build/site", "sphinx", "the website", "site"),
+    ("site --lessons 02 --out build/site", "ziamath", "the website", "site"),
+    ("serve --model smollm2", "fastapi", "`course serve`", "learn"),
+])  # fmt: skip
+def test_a_role_that_is_not_installed_is_one_line_and_the_one_command(tmp_path, command, package, what, role):
+    line = [sys.executable, "-c", WITHOUT, package, *command.split()]
+    ran = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    says = f"course: {what} needs packages that are not installed ({package}); add them with: {adding(role)}\n"
+    assert (ran.returncode, ran.stderr) == (2, says)
+
+
+def test_the_one_command_is_make_s_in_its_own_environment_and_pip_s_elsewhere(monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(ROOT / ".venv"))
+    monkeypatch.setattr(roles.shutil, "which", lambda program: f"/bin/{program}")
+    assert (adding("learn"), adding("teach")) == ("make setup", "make setup ROLE=teach")
+    monkeypatch.setattr(roles.shutil, "which", lambda program: None)
+    assert (adding("learn"), adding("teach")) == (f'pip install -e "{ROOT}"', f'pip install -e "{ROOT}[teach]"')
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "prefix", "/elsewhere")
+    assert adding("site") == f'pip install -e "{ROOT}[site]"'
 
 
 def test_alone_it_says_what_there_is(capsys, monkeypatch):

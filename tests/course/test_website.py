@@ -12,6 +12,7 @@ from test_learners_copy import leaks
 
 from lib.course.cli import course
 from lib.course.commands.site import HAND_WRITTEN, _render, build, for_the_web
+from lib.course.own_copy.suspense import SUMMARY, kept_back, predictions
 from lib.course.website.reading_time import estimate, reading
 from lib.course.website.reference import ROOMS, pages
 from lib.errors import CourseError
@@ -31,6 +32,7 @@ class Page(HTMLParser):
     def __post_init__(self):
         super().__init__()
         self.anchors, self.links, self.loads, self.pictures, self.unfolded, self.words = {""}, [], [], [], 0, []
+        self.depth, self.in_summary, self.shown, self.summaries = 0, False, [], []
         self.feed(self.path.read_text(encoding="utf-8"))
         self.text = "".join(self.words)
 
@@ -46,9 +48,19 @@ class Page(HTMLParser):
         if tag == "img":
             self.pictures.append(given)
         self.unfolded += tag == "details" and "open" in given
+        self.depth += tag == "details"
+        self.in_summary |= tag == "summary"
+
+    def handle_endtag(self, tag):
+        self.depth -= tag == "details"
+        self.in_summary &= tag != "summary"
 
     def handle_data(self, data):
         self.words.append(data)
+        if self.in_summary:
+            self.summaries.append(data)
+        if self.in_summary or not self.depth:
+            self.shown.append(data)  # what stands there before anything is opened
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +140,47 @@ def test_folded_stays_folded_and_no_answer_leaks(parsed, site):
     for path, page in parsed.items():
         assert not leaks(page.text), path
     assert not any("answers" in str(path) or "mutant" in path.name for path in site.rglob("*"))
+
+
+@pytest.mark.parametrize("lesson", series.series(), ids=lambda lesson: lesson.number)
+def test_no_outcome_is_to_be_seen_before_it_is_asked_for(parsed, site, lesson):
+    page = parsed[site / "notebooks" / f"{lesson.stem}.html"]
+    shown, whole = (" ".join("".join(words).split()) for words in (page.shown, page.words))
+    cells = lesson.notebook["cells"]
+    outcomes = [line for cell in cells for output in cell.get("outputs", [])
+                for line in "".join(output.get("text", "")).splitlines() if line.startswith("Outcome: ")]  # fmt: skip
+    assert len(outcomes) == len(predictions(cells)) > 0
+    for line in outcomes:
+        assert line in whole and line not in shown
+    for each in predictions(cells):
+        assert f"Predict: {question(cells[each.asked])}" in shown
+        for place in range(each.asked + 1, each.told + 1):
+            for alt in alts(cells[place]):
+                assert alt in whole and alt not in shown, "a figure between the question and its outcome"
+    assert not [alt for alt in alts({"outputs": [o for c in cells for o in c.get("outputs", [])]}) if alt not in whole]
+    kept = kept_back(cells)
+    assert page.summaries.count("Show the code and what happened") == len(kept.code)
+    bare = [place for place in kept.outputs - kept.code if cells[place]["outputs"]]
+    assert page.summaries.count("Show what happened") == len(bare) and page.summaries.count(SUMMARY) == len(kept.prose)
+
+
+def question(cell) -> str:
+    """The first line that the question prints, without its first word."""
+    text = "".join("".join(output["text"]) for output in cell["outputs"])
+    return " ".join(re.search(r"^Predict: (.*)$", text, re.M)[1].split())
+
+
+def alts(cell) -> list[str]:
+    found = (output.get("metadata", {}).get("image/png", {}).get("alt") for output in cell.get("outputs", []))
+    return [" ".join(alt.split()) for alt in found if alt]
+
+
+def test_a_fold_needs_no_script_and_prints(site):
+    text = (site / "notebooks" / "02_attention.html").read_text(encoding="utf-8")
+    assert re.search(r'<details class="hide below-input">\s*<summary>Show what happened</summary>', text)
+    assert "Toggle hidden content" not in text, "a name that says the same of each"
+    style = (site / "_static" / "site.css").read_text(encoding="utf-8")
+    assert re.search(r"@media print \{[^@]*details::details-content \{ content-visibility: visible", style)
 
 
 def test_the_expectations_are_all_there(parsed, site):

@@ -6,13 +6,11 @@ from itertools import pairwise
 import psutil
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lib.errors import CourseError
 from lib.generation import generate, stream
 from lib.inference.decoding import Decoder
-from lib.inference.engine import Closed, Engine, Full, Request, Rows, Text
+from lib.inference.engine import Closed, Engine, Full, Request, Rows
 from lib.transformer import Config, Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,13 +31,6 @@ class Letters:
 
     def decode(self, ids):
         return "".join(chr(32 + int(id)) for id in ids)
-
-
-class Bytes:
-    """Token i is byte i."""
-
-    def decode(self, ids):
-        return bytes(ids).decode("utf-8", errors="replace")
 
 
 def make(config=KINDS["llama"], seed=0):
@@ -184,35 +175,6 @@ def test_a_stop_string_ends_it_and_is_not_shown():
     finish(engine)
     assert heard.text == free[:at] and heard.end == ("stop", at + 3)
     assert other.text == free and other.end == ("length", 40)
-
-
-@settings(deadline=None)
-@given(st.text("ab☃é", min_size=1, max_size=12), st.lists(st.text("ab☃é", min_size=1, max_size=4), max_size=3))
-def test_text_comes_whole_and_stops_before_the_first_stop_string(text, stops):
-    maker = Text(Bytes(), stops)
-    pieces = []
-    for byte in text.encode():
-        pieces.append(maker.add(byte))
-        if maker.stopped:
-            break
-    if not maker.stopped:
-        pieces.append(maker.end())
-    found = [at for stop in stops if (at := text.find(stop)) >= 0]
-    whole = "".join(pieces)
-    assert maker.stopped == bool(found)
-    # Of two stop strings the one that is complete first counts, which may begin after the other.
-    assert text.startswith(whole) and not any(stop in whole for stop in stops)
-    assert whole == text if not found else len(whole) >= min(found)
-    if len(stops) == 1 and found:
-        assert whole == text[: found[0]]
-
-
-def test_text_is_out_as_soon_as_it_is_sure():
-    maker = Text(Bytes(), ["end!"])
-    assert [maker.add(byte) for byte in "aé en e".encode()] == ["a", "", "é", " ", "", "", "en ", ""]
-    assert maker.end() == "e"
-    maker = Text(Bytes())
-    assert [maker.add(byte) for byte in (0xE2, 0x98)] == ["", ""] and maker.end() == "\ufffd"
 
 
 def test_who_is_cancelled_frees_the_place_before_the_next_step():

@@ -23,6 +23,7 @@ import torch
 from openai import OpenAI
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from lib.adapt import adapters, lora
 from lib.course.cli import main
 from lib.errors import CourseError
 from lib.generation import generate
@@ -598,14 +599,13 @@ def test_a_mistake_is_one_line(folder, capsys, arguments, says):
 
 
 def test_an_adapter_is_merged_into_the_model(folder, tmp_path, capsys):
-    finetuning = pytest.importorskip("lib.adapt.finetuning")
     model, tokenizer = pretrained.load(folder), ChatTokenizer(folder)
-    finetuning.add_lora(model, rank=2)
-    for layer in finetuning.lora_layers(model).values():
+    lora.add_lora(model, rank=2)
+    for layer in lora.lora_layers(model).values():
         for parameter in layer.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.3)
-    finetuning.save_adapter(model, tmp_path / "adapter")
+    adapters.save_adapter(model, tmp_path / "adapter")
     ids = tokenizer.chat(HELLO)
     want = tokenizer.decode(generate(model, torch.tensor([ids]), 12)[0, len(ids) :])
     arguments = ["--model", str(folder), "--name", "tiny", "--adapter", str(tmp_path / "adapter")]

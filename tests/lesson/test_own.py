@@ -12,12 +12,13 @@ import torch
 import lib.attention
 import lib.transformer
 from lib.answers import answers, mutant_source, reference_source
-from lib.attention import Context
+from lib.attention import Context, recorded
 from lib.course.cli import main
 from lib.course.headless import runner
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise
 from lib.generation import KVCache
+from lib.kernels import written_out
 from lib.lesson import own, series, session
 from lib.lesson.checks import REPLACES_LIB, check
 from lib.sources.places import ROOT
@@ -69,7 +70,8 @@ def test_with_nothing_switched_on_nothing_is_touched(home, monkeypatch, capsys):
 
 def test_right_answers_run_and_give_what_libs_give(capsys):
     net, tokens = model()
-    want, maps = net(tokens, return_attention=True)
+    with recorded(net) as maps:
+        want = net(tokens)
     assert lib.attention.causal_mask(5).all(1).any()
     for id in own.SEAMS:
         own.keep(id, [reference_source(id)])
@@ -81,8 +83,12 @@ def test_right_answers_run_and_give_what_libs_give(capsys):
         each.function = (lambda f, id: lambda *given: called.append(id) or f(*given))(each.function, each.id)
     assert torch.allclose(net(tokens), want, atol=1e-5)
     assert set(called) == set(own.SEAMS), "each has its part in a plain forward pass"
-    got, theirs = net(tokens, return_attention=True)
-    assert torch.allclose(got, want, atol=1e-5)
+    with recorded(net) as theirs:
+        assert torch.allclose(net(tokens), want, atol=1e-5)
+    called.clear()
+    with written_out(lib.attention.grouped_attention):
+        assert torch.allclose(net(tokens), want, atol=1e-5)
+    assert set(called) == set(own.SEAMS), "written out or not"
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(theirs, maps, strict=True))
     net.train()
     net(tokens).sum().backward()

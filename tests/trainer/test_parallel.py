@@ -11,11 +11,12 @@ import textwrap
 import pytest
 import torch
 from forked import Warm
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lib import training
 from lib.course.cli import main
-from lib.course.commands.train import Run
+from lib.course.training_run.live import Run
 from lib.device import threads
 from lib.errors import CourseError
 from lib.trainer.parallel import ALONE, Team, join
@@ -32,7 +33,7 @@ WORKER = """
     import os, signal, sys, time
     from lib.trainer import parallel
     from lib.course.cli import main
-    from lib.course.commands.train import Run
+    from lib.course.training_run.live import Run
     watch = Run.watch
     def dies(self, done, loss):
         if str(self.team.rank) == os.environ.get("DIES") and done == 13 and parallel.restarts() == 0:
@@ -182,6 +183,7 @@ BESIDE = """
     import torch
     from torch import nn
     from lib import training
+    from lib.trainer.checkpoint import load_checkpoint, save_checkpoint
     from lib.trainer.parallel import ALONE, join, whole
     from lib.transformer import Config, Transformer
 
@@ -226,12 +228,12 @@ BESIDE = """
             ]
             path = Path(sys.argv[1]) / f"{kind}.safetensors"
             history = training.History(train_loss=[0.0] * 3)
-            training.save_checkpoint(path, cut, steppers[cut], config, history, team=team)
+            save_checkpoint(path, cut, steppers[cut], config, history, team=team)
             torch.distributed.barrier()
             torch.manual_seed(1)
             other = team.place(Transformer(sizes), device)
             fresh = training.make_optimizers(other, config)
-            training.load_checkpoint(path, other, fresh, config)
+            load_checkpoint(path, other, fresh, config)
             about["again"] = apart(other.parameters(), [whole(p) for p in cut.parameters()])
             states = [v for o in fresh for s in o.state.values() for v in s.values() if v.ndim]
             about["bytes"].append(held([*other.parameters(), *states]))
@@ -293,15 +295,6 @@ def test_sharding_needs_several_processes(folder, capsys):
     assert not (folder / "never").exists()
 
 
-def test_a_sharded_process_needs_less_memory():
-    wide = Config.llama(vocab_size=1000, block_size=64, n_layer=12, n_head=8, d_model=512)
-    config = TrainConfig(batch_size=8, block_size=64)
-    whole = training.memory(wide, config, Team(size=8))
-    assert training.memory(wide, config, Team(size=8, sharded=True)) < whole / 3
-    assert "or --shard" in training.out_of_memory(wide, config, 1000, Team(size=8))
-    assert "or --shard" not in training.out_of_memory(wide, config, 1000, Team(size=8, sharded=True))
-
-
 # --- without starting anything ------------------------------------------------------------------------------
 
 
@@ -358,7 +351,7 @@ def test_when_one_wants_to_leave_all_leave_together(tmp_path, theirs, ours, end)
         team=Pair(theirs),
     )  # fmt: skip
     assert history.step == end, "ours is heard with the next gradients, theirs at once"
-    with training.safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
+    with safe_open(tmp_path / "checkpoint.safetensors", framework="pt") as file:
         assert len(json.loads(file.metadata()["about"])["history"]["train_loss"]) == end
 
 

@@ -3,7 +3,6 @@
 What goes in is listed here by name, so that a new file of the grader stays out until somebody lists it.
 """
 
-import importlib.metadata
 import re
 import shutil
 import tempfile
@@ -11,10 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from lib.course.authoring.renewal import renewed
+from lib.course.own_copy.workspace import prepared
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
 from lib.lesson.cells import answer_cells, solve
@@ -23,13 +21,14 @@ from lib.lesson.series import Lesson, find
 from lib.sources.places import ROOT
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
-ROOMS = ("sources", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course", "course/headless")
-COMMANDS = ("data", "doctor", "generate", "lessons", "progress", "run", "serve", "size", "train", "use")
+ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
+         "course/headless", "course/own_copy", "course/setup", "course/training_run")  # fmt: skip
+COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("closure", "exercise", "properties", "result", "verdict")
-SECTIONS = ("the checks", "instructors", "the website")  # of requirements.txt, that a learner does without
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
-FILES = ("pyproject.toml", "environment.yml", "AGENTS.md", *HOSTS)
+LICENCES = ("LICENSE", "LICENSE-lessons", "THIRD_PARTY.md")
+FILES = ("requirements/learn.lock", "environment.yml", "AGENTS.md", *LICENCES, *HOSTS)
 
 
 def release(out: Path, names: Iterable[str] = ()) -> list[Lesson]:
@@ -96,12 +95,10 @@ def _build(folder: Path, lessons: list[Lesson]) -> None:
         _copy(ROOT / name, folder)
     for lesson in lessons:
         _write(folder / "notebooks" / lesson.path.name, notebook(lesson))
-    wanted, locked = requirements((ROOT / "requirements.txt").read_text(), (ROOT / "requirements.lock").read_text())
-    _write(folder / "requirements.txt", wanted)
-    _write(folder / "requirements.lock", locked)
+    _write(folder / "pyproject.toml", project((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
     _write(folder / "Makefile", makefile((ROOT / "Makefile").read_text()))
     _write(folder / "README.md", README.replace("@LESSONS@", "\n".join(f"- {lesson.title}" for lesson in lessons)))
-    _write(folder / ".gitignore", ".venv/\nbuild/\n__pycache__/\n*.egg-info/\n.ipynb_checkpoints/\n")
+    _write(folder / ".gitignore", "/workspace/\n.venv/\nbuild/\n__pycache__/\n*.egg-info/\n.ipynb_checkpoints/\n")
     write_json(folder / MARK, {"format": "transformer-course release", "version": 1, "lessons": sorted(numbers)})
 
 
@@ -130,53 +127,18 @@ def _write(path: Path, text: str) -> None:
 
 
 def notebook(lesson: Lesson) -> str:
-    """A lesson's notebook as a learner gets it: outputs kept, each answer cell with its stub."""
-    text = renewed(lesson, lesson.path.read_text(encoding="utf-8"), run=False)
-    nb = nbformat.reads(text, as_version=4)
+    """A lesson's notebook as a learner gets it: no outputs, outcomes folded, each answer cell with its stub."""
+    nb = nbformat.reads(renewed(lesson, lesson.path.read_text(encoding="utf-8"), run=False), as_version=4)
     sources = answer_cells(nb)
-    solved = {e.id: e.stub for e in exercises(lesson.number) if sources.get(e.id, e.stub) != e.stub}
-    if not solved:
-        return text
-    nb = solve(nb, solved)
-    checks = {f"{id.replace('.', '-')}-check" for id in solved}
-    for cell in nb.cells:  # what the check said of the answer
-        if cell.metadata.get("nbgrader", {}).get("grade_id") in checks:
-            cell.outputs = []
+    nb = solve(nb, {e.id: e.stub for e in exercises(lesson.number) if sources.get(e.id, e.stub) != e.stub})
+    nb.cells = nbformat.from_dict(prepared(nb.cells))
     return nbformat.writes(nb) + "\n"
 
 
-def requirements(wanted: str, locked: str) -> tuple[str, str]:
-    """requirements.txt without the sections for instructors, and the lock without what only those need."""
-    blocks = wanted.strip().split("\n\n")
-    kept = [block for block in blocks if not any(name in block.split("\n")[0] for name in SECTIONS)]
-    dropped = _names(block for block in blocks if block not in kept)
-    spare = _reach(dropped) - _reach(_names(kept))
-    lines = [line for line in locked.splitlines() if line.startswith("#") or _name(line) not in spare]
-    return "\n\n".join(kept) + "\n", "\n".join(lines) + "\n"
-
-
-def _names(blocks: Iterable[str]) -> set[str]:
-    return {_name(line) for block in blocks for line in block.splitlines() if line and not line.startswith("#")}
-
-
-def _name(line: str) -> str:
-    return canonicalize_name(re.split(r"[=\s;]", line, maxsplit=1)[0])
-
-
-def _reach(names: set[str]) -> set[str]:
-    """Those packages and all that they may need on any system, as far as they are installed here."""
-    seen: set[str] = set()
-    todo = set(names)
-    while todo:
-        name = todo.pop()
-        seen.add(name)
-        try:
-            needs = importlib.metadata.requires(name) or ()
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        parsed = (Requirement(line) for line in needs)
-        todo |= {canonicalize_name(r.name) for r in parsed if "extra" not in str(r.marker)} - seen
-    return seen
+def project(text: str) -> str:
+    """pyproject.toml with the learner's role alone, and without the authors' tools."""
+    kept = ("[build-system]", "[project]", "[project.scripts]", "[tool.setuptools")
+    return "\n".join(part for part in re.split(r"\n(?=\[)", text) if part.startswith(kept)).rstrip() + "\n"
 
 
 def makefile(text: str) -> str:
@@ -184,7 +146,8 @@ def makefile(text: str) -> str:
     blocks = re.split(r"\n(?=[a-z]+:)", text)
     kept = [block for block in blocks[1:] if block.split(":")[0] in TARGETS]
     head = re.sub(r"^NBVAL :=.*\n", "", blocks[0], flags=re.M)
-    kept = [re.sub(r"^\t@.*nbgrader.*\n", "", block, flags=re.M) for block in kept]
+    head = re.sub(r"^# Who sets up.*?^ROLE :=.*?$", "ROLE := learn", head, flags=re.M | re.S)
+    kept = [re.sub(r"^\t@.*nbgrader.*\n| \(ROLE=.*\)$", "", block, flags=re.M) for block in kept]
     head = re.sub(r"^\.PHONY:.*$", f".PHONY: {' '.join(TARGETS)}", head, flags=re.M)
     return "\n".join([head, *kept]).rstrip() + "\n"
 
@@ -200,7 +163,7 @@ Your copy of the course: notebooks that build a transformer step by step, on you
 You need Python 3.11 to 3.13, pip and make.
 
 ```
-make lab     # sets everything up the first time (about 3 GB, a few minutes), then opens JupyterLab on the lessons
+make lab     # sets everything up the first time (about 2 GB, a few minutes), then opens the lessons in JupyterLab
 make run     # executes every lesson headless; results and an index page under build/
 ```
 
@@ -212,11 +175,15 @@ Windows was not tried. It has no make by default; in PowerShell:
 ```
 py -3.11 -m venv .venv
 .venv\\Scripts\\python -m pip install torch==2.13.0
-.venv\\Scripts\\python -m pip install -r requirements.lock
+.venv\\Scripts\\python -m pip install -r requirements\\learn.lock
 .venv\\Scripts\\python -m pip install --no-deps -e .
 .venv\\Scripts\\course data
-.venv\\Scripts\\jupyter lab --notebook-dir notebooks
+.venv\\Scripts\\course lab
 ```
+
+You work in a copy of your own, in `workspace/`; the lessons in `notebooks/` stay as they came. When a newer release
+lies here, the same `make lab` brings what has changed into your copy and keeps what you have written. (If it comes as
+an archive, in another folder, copy `workspace/` into that folder first.)
 
 ## Exercises
 
@@ -224,6 +191,12 @@ Write your answer in the cell that raises `NotImplementedError`, run it, then ru
 not hold yet and gives a hint. Cells you add are no trouble; do not delete the exercise's own cells.
 `.venv/bin/course progress` shows how far you are; it is kept on your machine and nowhere else.
 
-Hand in the notebooks as they are, under the names they have. Save first (Ctrl-S). Your instructor's grader tries your
-answers on other inputs; what passes the check here passes there, unless it was made for the check's inputs alone.
+Hand in the notebooks of `workspace/` as they are, under the names they have. Save first (Ctrl-S). Your instructor's
+grader tries your answers on other inputs; what passes the check here passes there, unless it was made for the check's
+inputs alone.
+
+## Licence
+
+The code is under the Apache License 2.0 (`LICENSE`), the lessons' text and figures under CC BY 4.0 (`LICENSE-lessons`).
+`THIRD_PARTY.md` names the texts, weights and pictures that others have made, with their licences.
 """

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import nbformat
 
-from lib.course.headless.kernels import QUIET, brief, kill_group
+from lib.course.headless.jupyter import QUIET, brief, kill_group
 from lib.errors import CourseError
 from lib.lesson.files import write_atomic
 from lib.lesson.series import Lesson

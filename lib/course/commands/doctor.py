@@ -11,7 +11,7 @@ def doctor(as_json: bool) -> int:
     Python, packages, PyTorch, device, threads, memory, disk, data, kernel. Works before the data are there. Exit
     status 1 if something that the lessons need is missing.
     """
-    from lib.course import machine as module
+    from lib.course.setup import machine as module
 
     findings = module.examine()
     click.echo(module.as_json(findings) if as_json else module.report(findings))

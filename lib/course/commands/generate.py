@@ -38,8 +38,9 @@ def generate(
     wrote. Without sampling options the likeliest token is taken each time; with any of them, tokens are drawn.
     The prompt and the new tokens must fit the model's block: nothing is dropped to make room.
     """
-    from lib.generation import check_sampling, stream_text
+    from lib.generation import check_sampling
     from lib.inference.decoding import Decoder
+    from lib.inference.text import stream_text
 
     if not prompt:
         raise CourseError("an empty prompt gives nothing to continue; pass --prompt with some text")

@@ -47,9 +47,9 @@ def grade(
 ) -> int:
     """Grade notebooks: one, a learner's folder, or a whole class.
 
-    A class is a folder of learners' folders. Answers run in a sandbox, verdicts are made outside it. Grades are kept
-    as they are made: after an interruption, the same command finishes the rest; a file that has not changed is not
-    judged again, unless its exercise has.
+    A class is a folder of learners' folders; a lesson's number is your own copy of that lesson. Answers run in a
+    sandbox, verdicts are made outside it. Grades are kept as they are made: after an interruption, the same command
+    finishes the rest; a file that has not changed is not judged again, unless its exercise has.
 
     Exit status 0: all was graded. 1: some submission could not be; the table says which and why.
     """
@@ -58,6 +58,7 @@ def grade(
     from lib.grading.pool import Settings, run
     from lib.grading.sandbox import Limits
 
+    paths = tuple(map(_own_copy, paths))
     console = Console()
     began, since = time.monotonic(), datetime.now(UTC)
     try:
@@ -89,6 +90,20 @@ def grade(
     _summary(console, standings, changes, work, time.monotonic() - began)
     console.print(f"Grades, tables and feedback: {out}", highlight=False, markup=False, soft_wrap=True)
     return int(any(r.problem for s in standings if s.learner in work.learners for r in s.reports) or bool(work.notes))
+
+
+def _own_copy(path: Path) -> Path:
+    """The notebook that somebody means who gives a lesson's number or name; any other path as it is."""
+    from lib.course.own_copy.workspace import own_copy
+    from lib.lesson.series import find
+
+    if path.exists():
+        return path
+    try:
+        [lesson] = find([str(path)])
+    except CourseError:
+        return path
+    return own_copy(lesson).path
 
 
 class Work:

@@ -86,7 +86,8 @@ def serve(
         if not isinstance(tokenizer, ChatTokenizer) or tokenizer.eos_id is None:
             raise CourseError(f"the model in {source} knows no conversations; `course generate` lets it write on")
         if adapter is not None:
-            from lib.adapt.finetuning import load_adapter, merge
+            from lib.adapt.adapters import load_adapter
+            from lib.adapt.lora import merge
 
             merge(load_adapter(model, adapter))
         torch.set_num_threads(threads)

@@ -3,7 +3,6 @@
 import contextlib
 import html
 import importlib.metadata
-import importlib.util
 import io
 import json
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from lib.course.own_copy.suspense import folded, kept_back
 from lib.errors import CourseError
 from lib.lesson.series import Lesson, find, source
 from lib.sources.places import ROOT
@@ -46,8 +46,6 @@ def build(lessons: list[Lesson], out: Path) -> Path:
     Raises CourseError, and leaves an earlier site as it was, where Sphinx warns of anything: a link that leads
     nowhere, a heading that skips a level.
     """
-    if not importlib.util.find_spec("sphinx_book_theme"):
-        raise CourseError("the website's packages are not here; run `make setup`, or pip install -r requirements.lock")
     out = out.absolute()
     _see_that_it_may_go(out)
     try:
@@ -101,9 +99,23 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
 def for_the_web(notebook: dict, here: set[str]) -> dict:
     """A copy of a notebook whose figures keep their alternative text and have their caption set as one.
 
-    here: file names of the lessons in this site; a link to any other leaves its words behind.
+    The outcome of a prediction is folded until the reader opens it: outputs, prose, and code that gives it away. here:
+    file names of the lessons in this site; a link to any other leaves its words behind.
     """
-    return notebook | {"cells": [_cell(cell, here) for cell in notebook["cells"]]}
+    kept = kept_back(notebook["cells"])
+    cells = [_cell(cell, here) for cell in folded(notebook["cells"])]
+    for i in kept.outputs:
+        whole = i in kept.code
+        words = "Show the code and what happened" if whole else "Show what happened"
+        cells[i] = _folded(cells[i], "hide-cell" if whole else "hide-output", words)
+    return notebook | {"cells": cells}
+
+
+def _folded(cell: dict, tag: str, words: str) -> dict:
+    """A code cell that MyST-NB is to fold, with these words to open it."""
+    about = cell["metadata"]
+    shown = about.get("mystnb", {}) | {"code_prompt_show": words}
+    return cell | {"metadata": about | {"tags": [*about.get("tags", []), tag], "mystnb": shown}}
 
 
 def _cell(cell: dict, here: set[str]) -> dict:

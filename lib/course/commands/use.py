@@ -15,10 +15,11 @@ from lib.errors import CourseError
 def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None:
     """Let later lessons run on your own answer to an exercise.
 
-    It stands in lib's place, is read from NOTEBOOK (by default the lesson's own) and has to pass its check with full
-    marks. Each later lesson puts it to the check again, says in one line whose code runs, and goes on with lib's if
-    yours fails. In a notebook the same is `from lib.lesson import use, use_lib`.
+    It stands in lib's place, is read from NOTEBOOK (by default your copy of the lesson) and has to pass its check with
+    full marks. Each later lesson puts it to the check again, says in one line whose code runs, and goes on with lib's
+    if yours fails. In a notebook the same is `from lib.lesson import use, use_lib`.
     """
+    from lib.course.own_copy.workspace import own_copy
     from lib.lesson import own, series
 
     if off:
@@ -33,7 +34,7 @@ def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None
         click.echo(f"Kept in {own.own_folder()}.")
     else:
         own.seam(id)
-        [lesson] = series.find([str(notebook) if notebook else id[:2]])
+        [lesson] = series.find([str(notebook)]) if notebook else map(own_copy, series.find([id[:2]]))
         cells = [series.source(cell) for cell in lesson.notebook["cells"] if cell.get("cell_type") == "code"]
         path = own.keep(id, cells)
         click.echo(f"{id}: lessons after {id[:2]} run on your code, kept in {path}. Back: course use --off")

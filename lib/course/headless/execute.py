@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from lib.course.headless.kernels import QUIET, brief, kill_group
+from lib.course.headless.jupyter import QUIET, brief, kill_group
 
 _client: Any = None
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.course.headless.kernels import kill_group
+from lib.course.headless.jupyter import kill_group
 from lib.errors import CourseError
 from lib.lesson.expectations import seconds as expected_seconds
 from lib.lesson.files import write_json

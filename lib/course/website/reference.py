@@ -9,7 +9,7 @@ from lib.sources.places import ROOT
 
 LIB = ROOT / "lib"
 IMPORT = re.compile(r"^\s*(?:from lib([.\w]*) import (.+)|import lib\.([.\w]+))", re.MULTILINE)
-ROOMS = ("sources", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson")
+ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson")
 APART = ("__init__", "moved")  # no part of the story
 
 

@@ -1,10 +1,12 @@
-"""What the website adds to Sphinx: maths as MathML, and links from prose to the library."""
+"""What the website adds to Sphinx: maths as MathML, folds that can be told apart, links from prose to the library."""
 
 import re
+from html import escape
 
 from docutils import nodes
 from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
+from myst_nb.sphinx_ import HideCodeCellNode
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
@@ -16,6 +18,7 @@ MODULE = re.compile(r"lib[/.](\w+(?:[/.]\w+)*)")
 
 def setup(app: Sphinx) -> dict:
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
+    app.add_node(HideCodeCellNode, override=True, html=(_open_fold, _close_fold))
     app.connect("doctree-resolved", _link_the_library)
     app.connect("html-page-context", _name_the_toggles, priority=900)  # after the theme's own
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -41,6 +44,16 @@ def _mathml(node: nodes.Element, block: bool) -> str:
     except MathError as problem:
         logging.getLogger(__name__).warning("maths %r: %s", node.astext(), problem, location=node)
         return ""
+
+
+def _open_fold(writer, node: HideCodeCellNode) -> None:
+    """What MyST-NB folds, without its label for screen readers, which says the same of each."""
+    classes = " ".join(["hide", *node["classes"]])
+    writer.body.append(f'<details class="{classes}">\n<summary>{escape(node["prompt_show"])}</summary>\n')
+
+
+def _close_fold(writer, node: HideCodeCellNode) -> None:
+    writer.body.append("</details>\n")
 
 
 def _link_the_library(app: Sphinx, doctree: nodes.document, page: str) -> None:

@@ -3,12 +3,9 @@
 Nothing here raises, and nothing needs the data or even PyTorch: a doctor is called when things are missing.
 """
 
-import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.course.headless.runner import MEMORY, cores, memory
+from lib.course.setup import roles
 from lib.errors import CourseError
 from lib.lesson.predictions import home
 from lib.sources import catalogue
@@ -57,48 +55,26 @@ def _python() -> Iterator[Finding]:
         yield Finding("Python", "missing", f"{version}; 3.11 to 3.13 is needed", fix)
 
 
-def pins(text: str) -> Iterator[tuple[str, str]]:
-    """(name, version) of each line of requirements.txt that is meant for this system."""
-    for line in text.splitlines():
-        found = re.match(r"([\w.-]+)==([^\s;]+)\s*(;.*)?", line)
-        if found and _meant(found[3]):
-            yield found[1], found[2]
-
-
-def _meant(marker: str | None) -> bool:
-    if not marker or importlib.util.find_spec("packaging") is None:
-        return not marker
-    from packaging.markers import Marker
-
-    return Marker(marker.lstrip("; ")).evaluate()
-
-
 def _packages() -> Iterator[Finding]:
-    wanted = [pin for pin in pins((ROOT / "requirements.txt").read_text(encoding="utf-8")) if pin[0] != "torch"]
-    here = {name: _version(name) for name, _ in wanted}
-    lacking = [name for name in here if not here[name]]
-    others = [f"{name} {here[name]} for {pin}" for name, pin in wanted if here[name] and here[name] != pin]
+    here = roles.here()
+    wanted = {(role, name): pin for role in here for name, pin in roles.pins(role).items() if name != "torch"}
+    lacking = [(role, name) for role, name in wanted if not roles.version(name)]
+    others = [f"{name} {there} for {pin}" for (_, name), pin in wanted.items() if (there := roles.version(name)) != pin]
+    whose = " and ".join(filter(None, (", ".join(here[:-1]), here[-1])))
     if lacking:
-        what = f"{len(wanted) - len(lacking)} of {len(wanted)} installed; no {', '.join(lacking[:4])}"
-        yield Finding("packages", "missing", what + (" …" if len(lacking) > 4 else ""), "make setup")
+        what = f"{len(wanted) - len(lacking)} of {len(wanted)} for {whose}; no {', '.join(n for _, n in lacking[:4])}"
+        yield Finding("packages", "missing", what + (" …" if len(lacking) > 4 else ""), roles.adding(lacking[0][0]))
     elif others:
         what = f"{len(others)} not as pinned: {', '.join(others[:3])}" + (" …" if len(others) > 3 else "")
-        yield Finding("packages", "note", what, "make setup, unless you meant it")
+        yield Finding("packages", "note", what, f"{roles.adding(here[-1])}, unless you meant it")
     else:
-        yield Finding("packages", "ok", f"all {len(wanted)} as pinned")
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+        yield Finding("packages", "ok", f"all {len(wanted)} for {whose} as pinned")
 
 
 def _torch() -> Iterator[Finding]:
     torch = _import_torch()
     if isinstance(torch, str):
-        yield Finding("PyTorch", "missing", torch, "make setup")
+        yield Finding("PyTorch", "missing", torch, roles.adding("learn"))
         return
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA in this build"
     yield Finding("PyTorch", "ok", f"{torch.__version__}, {built}, {torch.backends.cpu.get_cpu_capability()}")
@@ -189,9 +165,8 @@ def _kernel() -> Iterator[Finding]:
     found = shutil.which(program) or program
     same = program in ("python", "python3") or Path(found).absolute() == Path(sys.executable).absolute()
     if same or Path(found).parent == Path(sys.executable).parent:
-        yield Finding(
-            "kernel", "ok", f"JupyterLab {_version('jupyterlab') or 'is not installed'}, kernel python3 is this Python"
-        )
+        lab = f"JupyterLab {roles.version('jupyterlab') or 'is not installed'}"
+        yield Finding("kernel", "ok", f"{lab}, kernel python3 is this Python")
     else:
         yield Finding("kernel", "note", f"kernel python3 is another Python, {program} ({spec.resource_dir})", fix)
 
@@ -213,6 +188,9 @@ def _own_folder() -> Iterator[Finding]:
 def _grading() -> Iterator[Finding]:
     if not (ROOT / "lib" / "grading" / "sandbox.py").is_file():
         return  # a learner's copy does not grade
+    if "teach" not in roles.here():
+        yield Finding("grading", "ok", f"not set up here; {roles.adding('teach')} adds it")
+        return
     fix = "grade on Linux with user namespaces; learners need none of it"
     try:
         from lib.grading.sandbox import bwrap

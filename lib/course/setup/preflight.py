@@ -50,6 +50,8 @@ def half_made():
     if not runs:
         print("%s does not run (broken off halfway, or moved): it is made anew" % VENV)
         shutil.rmtree(VENV)
+    elif os.path.exists(os.path.join(VENV, ".ready")):
+        print("%s was made by an earlier version, with everything for everybody: it is taken up as it is" % VENV)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What everybody who starts a kernel needs: quiet options, an error in one line, a way to end it."""
+"""What everybody who starts a Jupyter kernel needs: quiet options, an error in one line, a way to end it."""
 
 import os
 import re

@@ -1,0 +1,1 @@
+"""Setting a machine up: what is installed for whom, what it offers, and what to fix."""
