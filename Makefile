@@ -16,10 +16,12 @@ HERE := $(dir $(lastword $(MAKEFILE_LIST)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PROXY and pip's index, if the disk, free" \
 	"some. The same make goes on from here." >&2; exit 1; }
-NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 --dist loadfile
+# A file goes to one process; the slowest files, and lessons, come first (tests/hunt.py, conftest.py).
+SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
+NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 $(SIDE_BY_SIDE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data run lab site test browser site-check matrix doctor bands lint bench lock clean
+.PHONY: help setup data run lab site test test-long check browser site-check matrix doctor bands lint bench lock clean
 
 help: ## list what make can do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 20
@@ -62,8 +64,14 @@ site: $(READY) ## build the website from the committed lessons, under build/site
 	$(BIN)/course site
 
 test: setup lint ## everything CI checks: unit tests, strict nbval on every lesson with the network off
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 40 tests
+	$(BIN)/python -m pytest -n 3 $(SIDE_BY_SIDE) --durations 40 tests  # three, for some of them wait
 	$(BIN)/python tests/offline.py $(NBVAL) notebooks
+
+test-long: setup lint ## the unit tests with every hunt in full: many seeds, examples and kills; an hour or two
+	$(BIN)/python -m pytest -n 3 $(SIDE_BY_SIDE) --durations 40 --long tests
+
+check: $(READY) lint ## for the edit loop: style, import contracts, and the tests of what has changed; a minute at most
+	@$(BIN)/python tests/changed.py
 
 LESSONS ?=
 PRESET ?= smoke

@@ -1,11 +1,11 @@
-"""What several test files share, in which order they run, and how long a hunt lasts (`hunt.py`)."""
+"""What several test files share, in which order they run, and how long a hunt lasts."""
 
 import os
 import signal
 from pathlib import Path
 
 import pytest
-from hunt import LONG
+from hunt import LONG, SLOWEST
 from hypothesis import settings
 
 from lib.device import threads
@@ -16,12 +16,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 collect_ignore = ["browser"]  # only where it is asked for by name, as `make browser` does
 
 HERE = Path(__file__).parent
-# The files that take longest, longest first: what two processes begin with leaves neither idle in the end.
-LONGEST = """
-exercises/test_solved grading/test_hostile grading/test_kill trainer/test_parallel course/test_runner
-exercises/test_mutants grading/test_sandbox grading/test_nbgrader weights/test_pretrained course/test_train
-course/test_teaching course/test_website test_training inference/test_server course/test_renewal sources/test_catalogue
-""".split()
 
 settings.register_profile("long", max_examples=2000, deadline=None)
 
@@ -42,7 +36,7 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if mark := item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason=f"{mark.args[0]}; make test-long runs it"))
-    place = {HERE / f"{name}.py": number for number, name in enumerate(LONGEST)}
+    place = {HERE / f"{name}.py": number for number, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: place.get(item.path, len(place)))
 
 

@@ -82,7 +82,9 @@ class Warm:
         """
         cells = [cell for cell in nb.cells if cell.cell_type == "code"]
         environment |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-        done = self.call("forked:cells", [cell.source for cell in cells], folder=folder, **environment)
+        with tempfile.TemporaryDirectory() as top:
+            sources = [cell.source for cell in cells]
+            done = self.call("forked:cells", sources, folder=folder, IPYTHONDIR=top, **environment)
         assert done.status == 0, done.said[-4000:]
         for cell, shown in zip(cells, done.value, strict=True):
             cell.outputs = [nbformat.from_dict(output) for output in shown]
@@ -136,12 +138,8 @@ def cells(sources: list[str]) -> list[list[dict]]:
     """Run cells one after another in an IPython shell, as a kernel does; what each displays, as outputs."""
     from IPython.core.interactiveshell import InteractiveShell
     from IPython.utils.capture import capture_output
-    from traitlets.config import Config
 
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.InteractiveShell.colors = "NoColor"
-    shell = InteractiveShell.instance(config=config)
+    shell = InteractiveShell.instance(ipython_dir=os.environ["IPYTHONDIR"], colors="NoColor")
     displayed = []
     for number, source in enumerate(sources, 1):
         with capture_output() as shown:

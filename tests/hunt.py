@@ -1,8 +1,17 @@
-"""How long a hunt lasts: a few seconds in `make test`, minutes to hours in `make test-long` (pytest --long)."""
+"""What takes long: hunts, of which `make test` takes a few seconds and `make test-long` all, and the slowest files."""
 
 import os
 
-LONG = "COURSE_TEST_LONG"  # in the environment: set by --long
+LONG = "COURSE_TEST_LONG"  # in the environment: set by pytest's option --long
+
+# Longest first, as they are begun: then two processes end at about the same time. `make check` does without them,
+# but for those of what has changed.
+SLOWEST = """
+exercises/test_solved grading/test_hostile grading/test_kill trainer/test_parallel course/test_runner
+exercises/test_mutants grading/test_nbgrader grading/test_sandbox trainer/test_precision weights/test_pretrained
+course/test_teaching course/test_learners_copy course/test_website inference/test_server course/test_train
+course/test_renewal sources/test_catalogue grading/test_gradebook
+""".split()
 
 
 def hunt(some, whole):

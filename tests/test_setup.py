@@ -184,7 +184,8 @@ def test_what_lessons_import_is_compiled_ahead(monkeypatch):
     "learn": ["setup", "data", "run", "lab", "doctor", "setup ROLE=learn"],
     "teach": ["setup ROLE=teach"],
     "site": ["site", "setup ROLE=site"],
-    "develop": ["test", "lint", "matrix", "browser", "site-check", "bands", "bench", "lab test", "setup ROLE=develop"],
+    "develop": ["test", "test-long", "check", "lint", "matrix", "browser", "site-check", "bands", "bench", "lab test",
+                "setup ROLE=develop"],
 }.items())  # fmt: skip
 def test_each_target_sets_up_what_it_needs(tmp_path, role, goals):
     _only_pins(tmp_path)

@@ -230,10 +230,13 @@ def test_shakespeare_gives_the_librarys_merges(plays):
 
 
 def test_words_are_cut_as_the_library_cuts_them():
-    """Every character of Unicode 3.2; the newest ones are letters only to a library that knows them already."""
+    """Every character of Unicode 3.2; the newest ones are letters only to a library that knows them already.
+
+    In a short run, of the ideographs and syllables from U+3400 on every tenth."""
     known = (chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
     known = [char for char in known if unicodedata.ucd_3_2_0.category(char) != "Cn"]
     assert len(known) > 90_000
+    known = [char for n, char in enumerate(known) if ord(char) < 0x3400 or n % hunt(10, 1) == 0]
     for cases in (
         [f"a{char}1{char}!{char} {char}  {char}{char}\n" for char in known],
         ["I'll we've it's 'tis DON'T 'S  x\n\n y \t z   ", "  lead", "trail  ", "3.14 abc123", "_a_"],

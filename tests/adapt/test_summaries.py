@@ -1,7 +1,6 @@
 """The shop's job: what is read and asked for, the adapter that ships, and the studies."""
 
 import dataclasses
-import os
 
 import pytest
 from adapted import Letters

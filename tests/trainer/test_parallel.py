@@ -71,6 +71,8 @@ LAUNCH = ["--standalone", "--nproc-per-node", "2"]
 
 def start(warm, *command, restarts: int = 1, **environment: str) -> tuple[int, str]:
     """torchrun's own agent on a script, in a process that has loaded torch already; its exit status, what was said."""
+    if sys.platform != "linux":  # elsewhere a process with torch in it is not to be forked
+        return torchrun(*command, restarts=restarts, **environment)
     done = warm.call("test_parallel:agent", restarts, *map(str, command), **environment)
     return done.status, done.said
 
@@ -101,11 +103,11 @@ def worker(*command: str) -> None:
             raise
 
 
-def torchrun(*command) -> tuple[int, str]:
-    """The real command."""
-    launch = [sys.executable, "-m", "torch.distributed.run", *LAUNCH, "--max-restarts", "0"]
-    done = subprocess.run([*launch, *map(str, command)], env=os.environ | {"OMP_NUM_THREADS": "1"},
-                          capture_output=True, text=True, timeout=300)  # fmt: skip
+def torchrun(*command, restarts: int = 1, **environment: str) -> tuple[int, str]:
+    """The real command; its exit status, what was said."""
+    launch = [sys.executable, "-m", "torch.distributed.run", *LAUNCH, "--max-restarts", str(restarts)]
+    env = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    done = subprocess.run([*launch, *map(str, command)], env=env, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 
 
