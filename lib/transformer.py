@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lib.attention import Context, MultiHeadAttention, causal_mask
 from lib.embedding import LearnedPositions, rotary_angles, sinusoidal
 from lib.errors import CourseError
-from lib.kernels import with_kernel
+from lib.kernels.door import with_kernel
 from lib.kernels.norms import fast_rms_norm
 
 ACTIVATIONS = {

@@ -111,7 +111,7 @@ def test_recordings_may_be_nested_and_leave_nothing_behind(rng):
     x, y = torch.randn(2, 1, 6, 16, generator=rng)
     one, other = layer(), layer(n_kv_head=2)
     with recorded(torch.nn.ModuleList([one, other])) as both:
-        one(x)
+        other(y)
         assert len(both) == 1, "at hand at once, for those that have been asked"
         with recorded(other) as inner:
             other(x)

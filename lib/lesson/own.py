@@ -27,13 +27,13 @@ from torch import Tensor
 
 import lib.attention
 import lib.transformer
-from lib.attention import EVERYONE, Context, recorded
+from lib.attention import Context, recorded
 from lib.errors import CourseError
 from lib.exercises.closure import DEFINITION, bound, needed, parse, plain, unparsed, used
 from lib.exercises.exercise import PRELUDE, Exercise, defines, exercise, unsolved
 from lib.exercises.result import evaluate
 from lib.generation import KVCache
-from lib.kernels import with_kernel
+from lib.kernels.door import with_kernel
 from lib.lesson.files import write_atomic
 from lib.lesson.predictions import own_folder
 from lib.transformer import Config, Transformer
@@ -117,7 +117,7 @@ def _mask(own: Own, ours: Callable) -> Callable:
 
 def _grouped_by_mask(own: Own, ours: Callable) -> Callable:
     @functools.wraps(ours)
-    def grouped_attention(q: Tensor, k: Tensor, v: Tensor, context: Context = EVERYONE, *more) -> Tensor:
+    def grouped_attention(q: Tensor, k: Tensor, v: Tensor, context: Context, *more) -> Tensor:
         if context.causal:
             context = Context(mask=lib.attention.causal_mask(q.size(-2), device=q.device))  # (T, T)
         return ours(q, k, v, context, *more)
@@ -163,7 +163,7 @@ def _grouped_by_attention(own: Own, ours: Callable) -> Callable:
     def otherwise(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         return ours(q, k, v, Context(mask=mask))
 
-    def grouped_attention(q: Tensor, k: Tensor, v: Tensor, context: Context = EVERYONE, dropout=0.0, watchers=()):
+    def grouped_attention(q: Tensor, k: Tensor, v: Tensor, context: Context, dropout=0.0, watchers=()):
         if dropout or watchers:
             return NotImplemented
         mask = lib.attention.causal_mask(q.size(-2), device=q.device) if context.causal else context.mask

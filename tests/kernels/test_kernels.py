@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from lib.attention import Context, causal_mask, grouped_attention
-from lib.kernels import with_kernel, written_out
 from lib.kernels.buffer import Buffer
+from lib.kernels.door import with_kernel, written_out
 from lib.transformer import Config, RMSNorm, Transformer, rms_norm
 
 KERNELS = ("RMSNormWithGradient", "ScaledDotProduct")  # as autograd names them

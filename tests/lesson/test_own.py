@@ -18,7 +18,7 @@ from lib.course.headless import runner
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise
 from lib.generation import KVCache
-from lib.kernels import written_out
+from lib.kernels.door import written_out
 from lib.lesson import own, series, session
 from lib.lesson.checks import REPLACES_LIB, check
 from lib.sources.places import ROOT

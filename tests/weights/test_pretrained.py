@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from lib.attention import grouped_attention
 from lib.errors import CourseError
 from lib.generation import generate, left_pad
-from lib.kernels import written_out
+from lib.kernels.door import written_out
 from lib.transformer import Config, Transformer, rms_norm
 from lib.weights import pretrained
 
