@@ -132,7 +132,8 @@ def test_a_role_is_set_up_once_and_anew_when_a_pin_changes(tmp_path):
 
 def test_more_is_added_to_what_is_there(tmp_path):
     make = Made(tmp_path)
-    make("learn")
+    assert make("site")[0] == installs("site") and make("learn")[0] == [], "every role holds learn"
+    (tmp_path / ".venv" / ".ready-site").unlink()
     (tmp_path / ".venv" / "mine").touch()
     assert make("teach")[0] == installs("teach") and make.stamps() == {".ready-learn", ".ready-teach"}
     assert make("develop")[0] == installs("develop")
@@ -166,18 +167,18 @@ def test_what_lessons_import_is_compiled_ahead(monkeypatch):
     """Where PYTHONDONTWRITEBYTECODE is set, too; and what is not there does not matter."""
     for name in compile_ahead.LATER:
         assert importlib.util.find_spec(name), f"{name} is no more"
-    asked = []
+    asked, forbidden = [], []
 
     def imported(name):
         asked.append(name)
-        assert not sys.dont_write_bytecode
+        forbidden.append(sys.dont_write_bytecode)
         raise ModuleNotFoundError(name)
 
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(compile_ahead.importlib, "import_module", imported)
     compile_ahead.main()
     assert {"lib.attention", "lib.inference.server", "lib.grading.gradebook", *compile_ahead.LATER} <= set(asked)
-    assert not [name for name in asked if name.endswith("__main__")]
+    assert not [name for name in asked if name.endswith("__main__")] and not any(forbidden)
 
 
 @pytest.mark.parametrize("role, goals", {

@@ -215,7 +215,7 @@ def test_make_knows_the_learners_targets(copy):
     assert re.findall(r"^  make (\w+)", said.stdout, re.M) == [
         "help", "setup", "data", "run", "lab", "doctor", "clean"], said.stderr
     assert subprocess.run(["make", "-n", "lab"], cwd=copy, capture_output=True).returncode == 0
-    for name in ("pytest", "ruff", "nbval", "nbgrader", "tests/", "benchmarks"):
+    for name in ("pytest", "ruff", "nbval", "nbgrader", "tests/", "benchmarks", "teach", "(ROLE="):
         assert name not in (copy / "Makefile").read_text().replace(".pytest_cache .ruff_cache", "")
 
 
