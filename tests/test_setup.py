@@ -20,6 +20,7 @@ from lib.errors import CourseError
 from lib.lesson import series
 
 ROOT = Path(__file__).resolve().parents[1]
+MAKE = ("make", "--no-print-directory")  # not even where these tests run under make
 LOCKS = ROOT / "requirements"
 
 
@@ -38,7 +39,7 @@ def make_setup(folder: Path, **variables: str) -> subprocess.CompletedProcess:
     """`make .venv/.ready-learn` of this course in a folder that holds its pins and no more."""
     settings = [f"{name}={value}" for name, value in variables.items()]
     return subprocess.run(
-        ["make", "-f", str(ROOT / "Makefile"), *settings, ".venv/.ready-learn"],
+        [*MAKE, "-f", str(ROOT / "Makefile"), *settings, ".venv/.ready-learn"],
         cwd=_only_pins(folder),
         env={"PATH": "/usr/bin:/bin", "REAL": sys.executable, "AS": variables.get("AS", "")},
         capture_output=True,
@@ -105,7 +106,7 @@ class Made:
         """What pip was asked for, and what make said."""
         (self.folder / "told").write_text("")
         made = subprocess.run(
-            ["make", "-f", str(ROOT / "Makefile"), f"PYTHON={self.python}", f".venv/.ready-{role}"],
+            [*MAKE, "-f", str(ROOT / "Makefile"), f"PYTHON={self.python}", f".venv/.ready-{role}"],
             cwd=self.folder, env={"PATH": "/usr/bin:/bin", "REAL": sys.executable, "FAIL": fail},
             capture_output=True, text=True,
         )  # fmt: skip
@@ -191,14 +192,14 @@ def test_what_lessons_import_is_compiled_ahead(monkeypatch):
 def test_each_target_sets_up_what_it_needs(tmp_path, role, goals):
     _only_pins(tmp_path)
     for goal in goals:
-        line = ["make", "-n", "-f", str(ROOT / "Makefile"), *goal.split()]
+        line = [*MAKE, "-n", "-f", str(ROOT / "Makefile"), *goal.split()]
         env = os.environ | {"ROLE": "another's"}
         said = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True).stdout
         assert set(re.findall(r"-r requirements/(\w+)\.lock", said)) == {role}, goal
 
 
 def test_an_unknown_role_is_one_line(tmp_path):
-    made = subprocess.run(["make", "-f", str(ROOT / "Makefile"), "setup", "ROLE=tech"], cwd=_only_pins(tmp_path),
+    made = subprocess.run([*MAKE, "-f", str(ROOT / "Makefile"), "setup", "ROLE=tech"], cwd=_only_pins(tmp_path),
                           capture_output=True, text=True)  # fmt: skip
     assert one_line(made) == "there is no role tech; ROLE is one of: develop learn site teach"
     assert not (tmp_path / "requirements" / "tech.lock").exists()
@@ -221,7 +222,7 @@ def test_too_little_disk_is_said_before_it_is_full(tmp_path, monkeypatch):
 
 
 def test_lab_opens_the_first_lesson_there_is(tmp_path, monkeypatch):
-    said = subprocess.run(["make", "-n", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
+    said = subprocess.run([*MAKE, "-n", "lab"], cwd=ROOT, capture_output=True, text=True).stdout
     assert said.splitlines()[-1] == ".venv/bin/course lab", said
     opened = []
     monkeypatch.setattr(lab, "_become", lambda line, env: opened.append(line))
@@ -240,7 +241,7 @@ def test_lab_opens_the_first_lesson_there_is(tmp_path, monkeypatch):
 
 def test_bands_are_measured_by_the_command():
     for given, told in (("LESSONS=05 07", r"measure 05 07$"), ("LESSONS=", r"measure 00_.* 12_capstone$")):
-        said = subprocess.run(["make", "-n", "bands", given], cwd=ROOT, capture_output=True, text=True)
+        said = subprocess.run([*MAKE, "-n", "bands", given], cwd=ROOT, capture_output=True, text=True)
         assert re.search(rf"course {told}", said.stdout.strip(), re.M), said.stdout + said.stderr
 
 

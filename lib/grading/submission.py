@@ -140,7 +140,10 @@ def answer(cells: tuple[Cell, ...], exercise: Exercise) -> Answer:
     cell = cells[at]
     rest = [c for i, c in enumerate(cells) if i != at and i not in own and not _passed_over(c)]
     statements = [s for c in rest for s in parse(c.source)]
-    names = {name for s in parse(cell.source) for name in used(s)}
+    names, given = set(), set()
+    for s in parse(cell.source):  # what the cell has given a meaning to itself, it does not need from elsewhere
+        names |= used(s) - given
+        given |= bound(s)
     # What the answer is, its own cell says.
     helpers = [unparsed(s) for s in needed(statements, names) if exercise.name not in bound(s)]
     return Answer(Code(exercise.name, plain(cell.source), tuple(filter(None, helpers))), notes)

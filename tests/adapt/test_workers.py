@@ -27,6 +27,6 @@ def test_threads_that_share_a_batch_change_nothing_but_rounding(prepare):
 
 def test_a_fault_in_a_thread_is_raised():
     model = add_lora(tiny())
-    model.hidden = lambda x: 1 / 0
+    model.last_hidden_state = lambda x: 1 / 0
     with pytest.raises(ZeroDivisionError):
         finetune(model, some_rows(), CONFIG, workers=2)

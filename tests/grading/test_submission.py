@@ -29,6 +29,13 @@ def test_only_what_the_answer_needs_comes_along_and_never_a_check_or_a_stub():
     assert got.code.helpers == ("import numpy as np", "def helper(n):\n    return np.tri(n)")
 
 
+def test_what_the_answers_own_cell_defines_is_not_fetched_from_elsewhere():
+    """A lesson's `seen` in another cell, with all that it needs, is not the answer's."""
+    lesson = Cell("from lib.attention import recorded\nseen = recorded(model)\nstep = 1")
+    own = f"seen = []\n{GOOD}\nstep = step + 1\nother = causal_mask\ndef causal_mask(n):\n    seen.append(n + step)"
+    assert code(lesson, Cell(own, KEY), CHECK).code.helpers == ("step = 1",)
+
+
 @pytest.mark.parametrize("source", [
     MASK.stub, MASK.stub + "\n\n", "", "  \n", "# later", MASK.stub.replace("raise", "# now?\n    raise"),
 ])

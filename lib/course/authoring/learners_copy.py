@@ -145,7 +145,7 @@ def makefile(text: str) -> str:
     """The Makefile with the learner's targets alone."""
     blocks = re.split(r"\n(?=[a-z]+:)", text)
     kept = [block for block in blocks[1:] if block.split(":")[0] in TARGETS]
-    head = re.sub(r"^NBVAL :=.*\n", "", blocks[0], flags=re.M)
+    head = re.sub(r"^(# A file goes to|SIDE_BY_SIDE :=|NBVAL :=).*\n", "", blocks[0], flags=re.M)
     head = re.sub(r"^# Who sets up.*?^ROLE :=.*?$", "ROLE := learn", head, flags=re.M | re.S)
     kept = [re.sub(r"^\t@.*nbgrader.*\n| \(ROLE=.*\)$", "", block, flags=re.M) for block in kept]
     head = re.sub(r"^\.PHONY:.*$", f".PHONY: {' '.join(TARGETS)}", head, flags=re.M)
