@@ -50,7 +50,8 @@ def make_setup(folder: Path, **variables: str) -> subprocess.CompletedProcess:
 def one_line(made: subprocess.CompletedProcess) -> str:
     """What a failed make says besides make's own last line."""
     assert made.returncode
-    [line] = [line for line in (made.stdout + made.stderr).splitlines() if not line.startswith("make: ***")]
+    said = (made.stdout + made.stderr).splitlines()
+    [line] = [line for line in said if not re.match(r"make(\[\d+\])?: \*\*\*", line)]
     return line
 
 
