@@ -16,6 +16,11 @@ os.environ |= {
     "JUPYTER_PLATFORM_DIRS": "1",
 }
 
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    # Side by side, each has its share of the cores, as in the headless runner: two lessons that train on two threads
+    # each take more than twice as long on two cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+
 
 def pytest_collection_modifyitems(items):
     """Lessons that take longest come first, so that two side by side end at about the same time."""
