@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 os.environ |= {
@@ -16,6 +17,8 @@ os.environ |= {
     "JUPYTER_PLATFORM_DIRS": "1",
 }
 
+# What is compiled once need not be compiled anew by each of the hundreds of processes that tests start.
+os.environ["PYTHONDONTWRITEBYTECODE"], sys.dont_write_bytecode = "", False
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     # Side by side, each has its share of the cores, as in the headless runner: two lessons that train on two threads
     # each take more than twice as long on two cores.
