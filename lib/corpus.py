@@ -106,7 +106,7 @@ def shakespeare(plays: Sequence[str] = PLAYS) -> str:
         if play not in PLAYS:
             raise CourseError(f"no play {play!r}; lib.corpus.PLAYS has their names")
         text = read_text(catalogue.path("shakespeare", f"{play}_gut.txt"))
-        text = text.replace("by William Shakespeare\n", "", 1)
+        text = text.replace("by William Shakespeare\n", "")
         text = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
         texts.append(re.sub(r"\n{3,}", "\n\n", text.strip()))
     return "\n\n\n".join(texts) + "\n"

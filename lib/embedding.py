@@ -35,7 +35,7 @@ def sinusoidal(positions: int | Tensor, d_model: int) -> Tensor:
         raise CourseError(f"sinusoidal positions come in pairs of sine and cosine; d_model={d_model} is odd")
     if isinstance(positions, int):
         positions = torch.arange(positions)  # (T,)
-    pair = torch.arange(0, d_model, 2, device=positions.device)  # (D/2,)
+    pair = torch.arange(0, d_model, 2, device=positions.device, dtype=torch.float32)  # (D/2,)
     angle = positions[:, None] / 10000 ** (pair / d_model)  # (T, D/2)
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)  # (T, D)
 

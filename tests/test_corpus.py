@@ -119,6 +119,8 @@ def test_split_of_too_little():
     for text in ("", "a", "abc"):
         with pytest.raises(CourseError, match="cannot be split"):
             corpus.split(text)
+    with pytest.raises(CourseError, match=r"length 2 cannot be split at 0\.9"):
+        corpus.split("ab", 0.9)
 
 
 # Batches

@@ -80,3 +80,15 @@ def test_odd_widths_are_refused():
         sinusoidal(3, 5)
     with pytest.raises(CourseError, match="odd"):
         rotary_angles(torch.arange(3), 7)
+
+
+def test_angles_are_float32_whatever_torch_makes_by_default():
+    """A loader that makes everything in bfloat16 must not round positions: past 256 it cannot tell neighbours."""
+    positions = torch.arange(300, 304)
+    want, waves = rotary_angles(positions, 8), sinusoidal(positions, 8)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        for got, expected in zip((*rotary_angles(positions, 8), sinusoidal(positions, 8)), (*want, waves), strict=True):
+            assert got.dtype == torch.float32 and torch.equal(got, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

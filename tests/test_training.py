@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import math
 import random
+import time
 from itertools import islice, pairwise
 
 import pytest
@@ -12,6 +13,8 @@ from tiny import SIZES, SMALL, same, tiny
 
 from lib import corpus, training
 from lib.errors import CourseError
+from lib.trainer.history import History
+from lib.trainer.part import Part
 from lib.training import TrainConfig, evaluate, make_optimizers, next_token_loss, schedule, train
 from lib.transformer import Config, Transformer
 
@@ -72,6 +75,95 @@ def test_evaluations_come_when_asked_for(text):
     assert all(step == known for step, known, _ in seen), "the history a listener sees is up to date"
     assert [loss for _, _, loss in seen] == history.val_loss
     assert train(tiny(), text, None, TrainConfig(**SMALL)).val_loss == []
+
+
+def test_what_a_run_saw_is_settled_and_timed_without_evaluations(text):
+    began = time.perf_counter()
+    history = train(tiny(), text, None, TrainConfig(**SMALL))
+    assert len(history.train_loss) == 12 and all(isinstance(loss, float) for loss in history.train_loss)
+    assert 0 < history.seconds <= time.perf_counter() - began
+    assert history.tokens == 12 * 4 * 8
+
+
+def test_a_run_with_a_folder_goes_on_where_it_was(text, tmp_path):
+    half, whole = tiny(dropout=0.1), tiny(dropout=0.1)
+    config = TrainConfig(**SMALL)
+    train(half, text, text, config, folder=tmp_path, watch=lambda done, loss: done == 7)
+    assert not half.training
+    resumed = tiny(dropout=0.1)
+    heard = []
+    history = train(resumed, text, text, config, lambda step, h: heard.append(step), folder=tmp_path)
+    unbroken = train(whole, text, text, config)
+    assert same(resumed, whole) and history.train_loss == unbroken.train_loss
+    assert history.val_steps == [0, 5, 10, 12] and heard == [10, 12], "what was seen before is not seen again"
+
+
+class Recorder(Part):
+    """Notes each moment of a run; halves every loss, and ends the run after the third step."""
+
+    def __init__(self, model):
+        self.model, self.told = model, []
+
+    def begin(self, history):
+        self.told.append(("begin", history.step, self.model.training))
+
+    def before(self, step):
+        self.told.append(("before", step, torch.initial_seed()))
+
+    def weigh(self, loss):
+        self.told.append(("weigh", loss.requires_grad))
+        return loss / 2
+
+    def gradients(self, loss):
+        self.told.append(("gradients", round(loss.item(), 4), self.model.p.grad.item(), self.model.p.item()))
+
+    def after(self, done, loss, ending=False):
+        self.told.append(("after", done, self.model.p.grad, round(self.model.p.item(), 4)))
+        return done == 3
+
+
+class Slope(torch.nn.Module):
+    """One number; its loss is the number times what the batch says, so its gradient is known."""
+
+    def __init__(self):
+        super().__init__()
+        self.p = torch.nn.Parameter(torch.tensor(1.0))
+
+
+def test_the_loop_step_by_step():
+    model, history, looks = Slope().eval(), History(), []
+    part = Recorder(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.param_groups[0]["peak"] = 0.1
+    config = TrainConfig(steps=9, accumulate=2, warmup=2, schedule="constant", seed=3, eval_every=2, grad_clip=0)
+    training.loop(
+        model, [optimizer], lambda step: [(torch.tensor(2.0), None), (torch.tensor(6.0), None)],
+        lambda model, x, y: model.p * x, config, history, looks.append, parts=[part],
+    )  # fmt: skip
+    # Two batches, each half of a step's loss, halved by the part: a gradient of 2; at first at half the rate.
+    values = [1.0, 1 - 0.05 * 2, 1 - 0.05 * 2 - 0.1 * 2, 1 - 0.05 * 2 - 0.2 * 2]
+    expected = [("begin", 0, False)]
+    for step in range(3):
+        at, after = values[step], values[step + 1]
+        expected += [("before", step, 3 * 1_000_003 + step), ("weigh", True), ("weigh", True),
+                     ("gradients", pytest.approx(2 * at, abs=1e-4), pytest.approx(2.0), pytest.approx(at, abs=1e-4)),
+                     ("after", step + 1, None, pytest.approx(after, abs=1e-4))]  # fmt: skip
+    assert part.told == expected
+    assert looks == [0, 2] and not model.training and history.step == 3
+    assert history.train_loss == pytest.approx([2 * at for at in values[:3]])
+
+
+def test_a_loop_that_goes_on_does_not_look_anew():
+    model, looks = Slope(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    optimizer.param_groups[0]["peak"] = 1.0
+    history = History(train_loss=[0.5, 0.5])
+    seen = []
+    training.loop(
+        model, [optimizer], lambda step: seen.append(step) or [(torch.tensor(1.0), None)],
+        lambda model, x, y: model.p * x, TrainConfig(steps=5, eval_every=10), history, looks.append,
+    )  # fmt: skip
+    assert seen == [2, 3, 4] and looks == [5] and history.step == 5
 
 
 def test_stopping_the_progress_bar_stops_the_run(text):
@@ -152,6 +244,18 @@ def test_every_parameter_has_one_optimizer_and_vectors_are_not_decayed(optimizer
         assert names[name][1] == ("Muon" if optimizer == "muon" and hidden else "AdamW"), name
 
 
+def test_optimizers_have_what_the_config_says():
+    config = TrainConfig(optimizer="muon", lr=0.3, muon_lr=0.7, betas=(0.5, 0.6), weight_decay=0.2)
+    adamw, muon = make_optimizers(tiny(), config)
+    for group in adamw.param_groups:
+        assert (group["lr"], group["peak"], tuple(group["betas"]), group["fused"]) == (0.3, 0.3, (0.5, 0.6), True)
+    assert [(group["lr"], group["peak"], group["weight_decay"]) for group in muon.param_groups] == [(0.7, 0.7, 0.2)]
+    (alone,) = make_optimizers(torch.nn.Linear(2, 2), config)  # no blocks: nothing for Muon
+    assert isinstance(alone, torch.optim.AdamW) and sum(len(group["params"]) for group in alone.param_groups) == 2
+    (lone,) = make_optimizers(torch.nn.Embedding(2, 2), TrainConfig())
+    assert len(lone.param_groups) == 1, "a group without parameters is none"
+
+
 def test_gradients_are_clipped(text, monkeypatch):
     seen = []
     real = torch.nn.utils.clip_grad_norm_
@@ -183,6 +287,16 @@ def test_loss_is_the_mean_surprise(text):
     torch.testing.assert_close(next_token_loss(tiny(), x, y).double(), -chance.log().mean())
 
 
+def test_evaluate_by_hand(text):
+    model = tiny()
+    rows = torch.stack([text[i : i + 9] for i in (0, 72, 145, 218, 291)])  # 5 windows of 300 - 9 + 1 starts
+    want = next_token_loss(model, rows[:, :-1], rows[:, 1:]).item()
+    assert evaluate(model, text, 1, 8, 5) == pytest.approx(want, abs=1e-6)
+    assert evaluate(model, text, 1, 8) == pytest.approx(evaluate(model, text, 1, 8, 20), abs=1e-9)
+    with pytest.raises(CourseError, match="has 8 tokens, fewer than a block of 8 and one more"):
+        evaluate(model, text[:8], 1, 8)
+
+
 def test_evaluate_is_deterministic_covers_the_text_and_leaves_the_model_as_it_was(text):
     model = tiny(dropout=0.3).train()
     first = evaluate(model, text, 4, 8, 5)
@@ -207,6 +321,36 @@ def test_evaluate_is_deterministic_covers_the_text_and_leaves_the_model_as_it_wa
     evaluate(Spy(1, 1), torch.arange(300), 4, 8, 3)
     assert seen[0][0, 0] == 0 and seen[-1][-1, -1] == 298  # the last target is the text's last token
     evaluate(Spy(1, 1), torch.arange(9), 4, 8, 3)  # one block and one more token is just enough
+
+
+# --- the recipe ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_run_is_by_default_and_that_it_stays_so():
+    config = TrainConfig()
+    assert dataclasses.asdict(config) == dict(
+        steps=2000, batch_size=12, block_size=64, accumulate=1, optimizer="adamw", lr=1e-3, muon_lr=0.02,
+        weight_decay=0.1, betas=(0.9, 0.99), grad_clip=1.0, schedule="cosine", warmup=100, min_lr=0.1, cooldown=0.4,
+        precision="float32", compile=False, seed=0, eval_every=200, eval_batches=20, checkpoint_every=0,
+    )  # fmt: skip
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.steps = 3
+    least = dict.fromkeys(("steps", "batch_size", "block_size", "accumulate", "eval_every", "eval_batches"), 1)
+    none = dict.fromkeys(("seed", "warmup", "checkpoint_every", "lr", "muon_lr", "weight_decay", "grad_clip"), 0)
+    TrainConfig(**least, **none, min_lr=0.0, cooldown=1.0)
+    TrainConfig(min_lr=1.0, cooldown=0.0)
+
+
+def test_precision_and_compiler_are_the_configs(text, monkeypatch):
+    asked = []
+    real = training.in_precision
+    noting = lambda what, name, device: asked.append(name) or real(what, name, device)  # noqa: E731
+    monkeypatch.setattr(training, "in_precision", noting)
+    monkeypatch.setattr(training, "Compiled", lambda model: asked.append("compiled") or model)
+    train(tiny(), text, None, TrainConfig(**SMALL | dict(steps=1), precision="bfloat16"))
+    assert asked == ["bfloat16", "bfloat16"]
+    train(tiny(), text, None, TrainConfig(**SMALL | dict(steps=1), compile=True))
+    assert asked[2:] == ["float32", "float32", "compiled"]
 
 
 # --- bad input ----------------------------------------------------------------------------------------------

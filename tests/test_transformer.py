@@ -3,10 +3,23 @@
 import pytest
 import torch
 
-from lib.attention import Context, recorded
+from lib.attention import Context, causal_mask, recorded
+from lib.embedding import sinusoidal
 from lib.errors import CourseError
 from lib.generation import KVCache
-from lib.transformer import Block, Config, RMSNorm, Transformer, count_parameters, make_norm
+from lib.kernels.door import written_out
+from lib.transformer import (
+    MLP,
+    Block,
+    Config,
+    GatedMLP,
+    RMSNorm,
+    Transformer,
+    count_parameters,
+    initialise,
+    make_norm,
+    rms_norm,
+)
 
 SIZES = dict(vocab_size=31, block_size=24, n_layer=3, n_head=4, d_model=16)
 VARIANTS = {
@@ -112,6 +125,116 @@ def test_norms_by_hand():
     torch.testing.assert_close(layer_norm(x), centred / centred.square().mean().sqrt())
 
 
+@pytest.mark.parametrize("how", [rms_norm, rms_norm.plain], ids=["kernel", "written out"])
+def test_an_rms_norm_by_hand_row_by_row(how):
+    x = torch.tensor([[[3.0, 4.0], [0.0, 0.0]], [[-1.0, 7.0], [1.0, 1.0]]])
+    stretched = how(x, torch.tensor([2.0, 10.0]), 3.5)
+    expected = torch.tensor([[[6.0, 40.0], [0.0, 0.0]], [[-2.0, 70.0], [2.0, 10.0]]])
+    lengths = torch.tensor([[12.5, 0.0], [25.0, 1.0]])  # mean squares
+    torch.testing.assert_close(stretched, expected / (lengths + 3.5).sqrt()[..., None])
+
+
+def test_a_model_written_out_says_the_same(tokens):
+    llama = model("llama")
+    want = llama(tokens)
+    with written_out(rms_norm):
+        torch.testing.assert_close(llama(tokens), want)
+
+
+def test_mlps_by_hand():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 16)
+    plain = MLP(Config.gpt2(**SIZES))
+    torch.testing.assert_close(plain(x), torch.nn.functional.gelu(x @ plain.up.weight.T + plain.up.bias,
+                               approximate="tanh") @ plain.down.weight.T + plain.down.bias)  # fmt: skip
+    gated = GatedMLP(Config.llama(**SIZES))
+    assert gated.up.bias is gated.down.bias is gated.gate.bias is None
+    by_hand = torch.nn.functional.silu(x @ gated.gate.weight.T) * (x @ gated.up.weight.T) @ gated.down.weight.T
+    torch.testing.assert_close(gated(x), by_hand)
+
+
+def test_where_training_starts():
+    torch.manual_seed(0)
+    wide = Transformer(Config.gpt2(vocab_size=500, block_size=200, n_layer=8, n_head=4, d_model=64))
+    for module in wide.modules():
+        if isinstance(module, torch.nn.Linear) and module.bias is not None:
+            torch.nn.init.ones_(module.bias)
+    initialise(wide)
+    first = wide.blocks[0]
+    for weight in (wide.embedding.weight, wide.positions.weight, first.attention.q.weight, first.mlp.up.weight):
+        assert abs(weight.std().item() / 0.02 - 1) < 0.05 and abs(weight.mean().item()) < 0.001
+    for block in wide.blocks:
+        for last in (block.attention.out, block.mlp.down):
+            assert abs(last.weight.std().item() / (0.02 / 4) - 1) < 0.05  # √(2 · 8) writes on the stream
+    biases = [m.bias for m in wide.modules() if isinstance(m, torch.nn.Linear) and m.bias is not None]
+    assert len(biases) == 6 * 8 and not any(bias.any() for bias in biases)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_what_stands_before_the_first_block(name, tokens):
+    net, at = model(name), torch.arange(3, 15)
+    rows = net.embedding.weight[tokens]
+    places = {"learned": lambda: net.positions.weight[at], "sinusoidal": lambda: sinusoidal(at, 16)}
+    added = places.get(VARIANTS[name].position, lambda: torch.zeros(12, 16))()
+    torch.testing.assert_close(net.embed(tokens, at), rows + added)
+    torch.testing.assert_close(net.embed(tokens, at.expand(2, 12)), rows + added)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_padded_row_says_what_it_says_alone(name, causal, tokens):
+    torch.manual_seed(0)
+    net = Transformer(Config(**(VARIANTS[name].to_dict() | dict(causal=causal)))).eval()
+    padding = torch.tensor([0, 4])
+    padded = tokens.clone()
+    padded[1, :4] = 30
+    together = net(padded, padding=padding)
+    torch.testing.assert_close(together[:1], net(tokens[:1]))
+    torch.testing.assert_close(together[1:, 4:], net(tokens[1:, 4:]))
+    assert together.isfinite().all()
+
+
+def test_a_padded_row_goes_on_with_a_cache(tokens):
+    net, padding = model("window"), torch.tensor([0, 4])
+    cache = KVCache(3)
+    net(tokens[:, :9], cache, padding)
+    later = net(tokens[:, 9:], cache, padding)
+    torch.testing.assert_close(later[:1], net(tokens[:1])[:, 9:])
+    torch.testing.assert_close(later[1:], net(tokens[1:, 4:])[:, 5:])
+
+
+def test_no_mask_is_made_where_none_is_needed():
+    positions = torch.arange(6)
+    whole = model("llama").context(positions, 6)
+    assert whole.causal and whole.mask is None and whole.rotary[0].shape == (6, 2)
+    newest = model("llama").context(positions[5:], 6)
+    assert not newest.causal and newest.mask is None
+    torch.testing.assert_close(model("llama").context(positions[4:], 6).mask, causal_mask(2, 6))
+    for S, causal, masked in ((4, True, False), (5, True, False), (6, False, True)):  # the window has 5
+        context = model("window").context(torch.arange(S), S)
+        assert (context.causal, context.mask is not None) == (causal, masked)
+        newest = model("window").context(torch.tensor([S - 1]), S)
+        assert not newest.causal and (newest.mask is not None) == masked
+    both_ways = Transformer(Config.llama(**SIZES, causal=False)).context(positions, 6)
+    assert not both_ways.causal and both_ways.mask is None
+    assert model("none").context(positions, 6).rotary is None
+
+
+def test_dropout_falls_on_every_write_to_the_stream(tokens):
+    torch.manual_seed(0)
+    net = Transformer(Config.llama(**SIZES, dropout=0.5)).train()
+    seen = []
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda module, args, out: seen.append((out == 0).float().mean().item()))
+    x = torch.ones(2, 12, 16)
+    dropped = net.embed(tokens, torch.arange(12))
+    assert 0.35 < (dropped == 0).float().mean() < 0.65 and len(seen) == 1
+    net.blocks[0](x, Context(causal=True))
+    assert len(seen) == 3 and all(0.35 < share < 0.65 for share in seen)
+    assert torch.equal(net.eval().embed(tokens, torch.arange(12)), net.embedding.weight[tokens])
+
+
 @pytest.mark.parametrize(
     ("config", "count"),
     [
@@ -160,5 +283,16 @@ def test_a_model_in_half_precision_stays_in_it(tokens, position):
 
 
 def test_a_sequence_longer_than_the_block_is_refused():
+    assert model("gpt2")(torch.zeros(1, 24, dtype=torch.long)).shape == (1, 24, 31)
     with pytest.raises(CourseError, match="block_size=24"):
         model("gpt2")(torch.zeros(1, 25, dtype=torch.long))
+
+
+def test_sizes_that_follow_from_others():
+    gated, plain = Config.llama(**SIZES), Config.gpt2(**SIZES)
+    assert (gated.d_ff, plain.d_ff, gated.n_kv_head, gated.head_dim) == (42, 64, 4, 4)
+    smallest = dict(vocab_size=1, block_size=1, n_layer=1, n_head=1, d_model=1, n_kv_head=1, head_dim=1, d_ff=1)
+    assert Config.llama(**smallest, sliding_window=1).to_dict().items() >= smallest.items()
+    for field in smallest:
+        with pytest.raises(CourseError, match=field):
+            Config.llama(**(smallest | {field: 0}))
