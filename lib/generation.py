@@ -80,23 +80,23 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 def cut_tail(
     logits: Tensor, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None
 ) -> Tensor:
-    """Rule unlikely tokens out: logits (B, V) → the same with −inf for what is cut.
+    """Rule unlikely tokens out: logits (…, V) → the same with −inf for what is cut.
 
     top_k: all but the k likeliest. top_p: all beyond the fewest that together reach a chance of p (Holtzman et al.
     2020, nucleus sampling). min_p: all with less than min_p times the likeliest one's chance (Nguyen et al. 2024).
     Each works on what the one before has left. At least one token always stays.
     """
     if top_k is not None:
-        least = logits.topk(min(top_k, logits.size(-1))).values[:, -1:]  # (B, 1)
-        logits = logits.masked_fill(logits < least, float("-inf"))  # (B, V)
+        least = logits.topk(min(top_k, logits.size(-1))).values[..., -1:]  # (…, 1)
+        logits = logits.masked_fill(logits < least, float("-inf"))  # (…, V)
     if top_p is not None:
-        ranked, order = logits.sort(descending=True)  # (B, V)
-        shares = ranked.softmax(-1)  # (B, V)
-        beyond = shares.cumsum(-1) - shares >= top_p  # (B, V): the likelier ones already fill top_p
-        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))  # (B, V)
+        ranked, order = logits.sort(descending=True)  # (…, V)
+        shares = ranked.softmax(-1)  # (…, V)
+        beyond = shares.cumsum(-1) - shares >= top_p  # (…, V): the likelier ones already fill top_p
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), float("-inf"))  # (…, V)
     if min_p is not None:
-        least = logits.amax(-1, keepdim=True) + math.log(min_p)  # (B, 1)
-        logits = logits.masked_fill(logits < least, float("-inf"))  # (B, V)
+        least = logits.amax(-1, keepdim=True) + math.log(min_p)  # (…, 1)
+        logits = logits.masked_fill(logits < least, float("-inf"))  # (…, V)
     return logits
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lib import generation
 from lib.errors import CourseError
-from lib.generation import KVCache, choose, cut_tail, generate, left_pad, penalise, stream
+from lib.generation import KVCache, choose, cut_tail, generate, left_pad, occurred, penalise, stream
 from lib.transformer import Config, Transformer
 
 SIZES = dict(vocab_size=23, block_size=96, n_layer=2, n_head=4, d_model=16)
@@ -215,3 +215,92 @@ def test_repetition_penalty_spares_what_has_not_occurred():
     plain, mild, strong = (generate(ours, tokens, 40, repetition_penalty=p)[0].tolist() for p in (1.0, 1.2, 1e6))
     assert plain == generate(ours, tokens, 40)[0].tolist() != mild
     assert len(set(plain)) < len(set(strong))
+
+
+def test_a_penalty_of_exactly_two_is_one():
+    ours, tokens = model(), torch.tensor([[1, 2, 3]])
+    scores = ours.eval()(tokens)[:, -1]
+    seen = torch.zeros(1, 23, dtype=torch.bool)
+    seen[:, 1:4] = True
+    first = generate(ours, tokens, 1, repetition_penalty=2.0)[0, -1]
+    assert first == penalise(scores, seen, 2.0).argmax()
+    written = generate(ours, tokens, 12, repetition_penalty=2.0)
+    assert written.tolist() != generate(ours, tokens, 12).tolist()
+    again = ours(written[:, :-1])[:, -1]  # what was written since counts as well
+    seen = occurred(written[:, :-1], None, 23)
+    assert written[0, -1] == penalise(again, seen, 2.0).argmax()
+
+
+def test_what_has_occurred_is_what_stands_after_the_padding():
+    tokens = torch.tensor([[0, 0, 3, 3], [1, 2, 0, 1]])
+    assert occurred(tokens, None, 5).int().tolist() == [[1, 0, 0, 1, 0], [1, 1, 1, 0, 0]]
+    assert occurred(tokens, torch.tensor([2, 0]), 5).int().tolist() == [[0, 0, 0, 1, 0], [1, 1, 1, 0, 0]]
+
+
+def test_left_pad_by_hand():
+    tokens, padding = left_pad([[7], [1, 2, 3]])
+    assert tokens.tolist() == [[0, 0, 7], [1, 2, 3]] and padding.tolist() == [2, 0]
+    assert left_pad([torch.tensor([7]), [1, 2]], filler=9)[0].tolist() == [[9, 7], [1, 2]]
+
+
+def test_all_is_made_where_the_prompts_are():
+    """On the meta device a tensor has a place and no numbers; what meets one of another device is an error."""
+    tokens, padding = left_pad([[7], [1, 2, 3]], device="meta")
+    assert tokens.device.type == padding.device.type == "meta"
+    assert occurred(tokens, padding, 9).device.type == "meta"
+    logits = torch.empty(2, 9, device="meta")
+    assert cut_tail(logits, 3, 0.5, 0.1).device.type == "meta"
+    assert choose(logits, 1.0, None, None, torch.Generator()).device.type == "meta"
+    steps = stream(model().to("meta"), tokens, 3)
+    assert [next(steps).device.type for _ in range(3)] == ["meta"] * 3
+    assert generate(model().to("meta"), tokens, 3).shape == (2, 6)
+
+
+def test_tails_are_cut_along_the_last_axis():
+    logits = torch.randn(4, 3, 10, generator=torch.Generator().manual_seed(0))
+    for options in (dict(top_k=4), dict(top_p=0.7), dict(min_p=0.3), dict(top_k=40), dict(top_p=1.0)):
+        row_by_row = [cut_tail(row[None], **options)[0] for row in logits.flatten(0, 1)]
+        assert torch.equal(cut_tail(logits, **options).flatten(0, 1), torch.stack(row_by_row))
+    shares = torch.tensor([0.05, 0.5, 0.15, 0.3])
+    assert (cut_tail(shares.log(), top_p=0.79) > -torch.inf).tolist() == [False, True, False, True]
+    assert (cut_tail(shares.log(), top_p=0.81) > -torch.inf).tolist() == [False, True, True, True]
+    assert (cut_tail(shares.log(), top_k=1) > -torch.inf).tolist() == [False, True, False, False]
+    assert (cut_tail(torch.ones(2, 5), top_k=2) > -torch.inf).all(), "equals stay together"
+
+
+def test_room_is_made_once_and_rows_go_on_from_it():
+    cache, ours = KVCache(2, 96), model().eval()
+    ours(torch.tensor([[1, 2, 3]]), cache)
+    cache.reserve(40)
+    places = [(layer.k.memory.data_ptr(), layer.v.memory.data_ptr()) for layer in cache.layers]
+    ours(torch.arange(20)[None], cache)
+    ours(torch.arange(20)[None], cache)
+    assert places == [(layer.k.memory.data_ptr(), layer.v.memory.data_ptr()) for layer in cache.layers]
+    assert cache.length == 43 and [layer.length for layer in cache.layers] == [43, 43]
+
+
+def test_nothing_to_write_is_the_prompt():
+    ours, tokens = model(), torch.tensor([[1, 2, 3]])
+    assert generate(ours, tokens, 0).tolist() == [[1, 2, 3]]
+    assert generate(ours, tokens, 5, stop={22, 3}).size(1) <= 8
+    assert torch.equal(generate(ours, tokens, 30, temperature=1.0), generate(ours, tokens, 30, temperature=1.0, seed=0))
+    ours.eval()
+    generate(ours, tokens, 2)
+    assert not ours.training
+
+
+def test_options_at_their_bounds():
+    ours, tokens = model(), torch.tensor([[1, 2, 3]])
+    least = dict(top_k=1, repetition_penalty=1e-3, temperature=1e-9)
+    for options in ({name: value} for name, value in (least | dict(top_p=1.0, min_p=1.0)).items()):
+        assert generate(ours, tokens, 2, **options).shape == (1, 5)
+    for penalty in (float("inf"), -1.0):
+        with pytest.raises(CourseError, match=r"repetition_penalty must be above 0 \(1 is none\)"):
+            generate(ours, tokens, 2, repetition_penalty=penalty)
+    for share in (-0.1, 1.1):
+        with pytest.raises(CourseError, match=f"top_p must be above 0 and at most 1, not {share}"):
+            generate(ours, tokens, 2, top_p=share)
+    with pytest.raises(CourseError, match="padding must be 1 numbers from 0 to 2"):
+        generate(ours, tokens, 2, padding=torch.tensor([3]))
+    with pytest.raises(CourseError, match="left_pad"):
+        generate(ours, tokens, 2, padding=torch.tensor([-1]))

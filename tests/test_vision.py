@@ -168,6 +168,16 @@ def test_shifts_by_hand():
     assert moved[2, 0].tolist() == [[0, 0, 4], [0, 0, 7], [0, 0, 0]]  # one up, two to the right
 
 
+def test_pictures_are_moved_both_ways_and_by_every_width_alike():
+    spot = torch.zeros(1, 1, 9, 9)
+    spot[0, 0, 4, 4] = 1
+    x, _ = vision.batch(spot, torch.zeros(1, dtype=torch.long), 3000, 0, 0, shift=2)
+    for axis in (2, 3):
+        where = x.sum(dim=5 - axis).flatten(1).argmax(-1) - 4  # along Y, or along X
+        times = torch.bincount(where + 2, minlength=5)
+        assert len(times) == 5 and times.min() > 3000 / 5 * 0.85
+
+
 def test_batches_depend_on_seed_and_step_alone():
     images, labels = bars(20)
     x, y = vision.batch(images, labels, 5, seed=1, step=7)
