@@ -1,5 +1,6 @@
 """Published figures, each within its tolerance, and what must hold of any estimate."""
 
+import dataclasses
 import importlib.util
 import math
 import os
@@ -199,6 +200,149 @@ def test_devices_state_their_source():
     with pytest.raises(CourseError, match=r"unknown device 'h1000'; choose h100, .*laptop.*Did you mean h100"):
         device("h1000")
     assert device("H100").peak("float8") == device("h100").peak("bfloat16")
+
+
+# Every formula by hand, on figures that can be told apart
+
+SHAPE = dict(name="small", family="llama", counted="LlamaForCausalLM", kind="decoder", n_layer=3, d_model=10, n_head=4,
+             n_kv_head=2, head_dim=5, d_ff=7, vocab_size=11, context=13, parts={"all": 1000}, matrices=900)  # fmt: skip
+
+
+def shaped(**fields):
+    from lib.decide.counting import Model
+
+    return Model(**(SHAPE | fields))
+
+
+CHIP = sizing.Device("chip", "A chip", memory=1e6, bandwidth=1e3, flops={"bfloat16": 1e4, "float32": 3e3}, watts=500.0,
+                     price=6.0)  # fmt: skip
+
+
+def test_arithmetic_by_hand():
+    model = shaped(windows=(None, 2, 6), idle=200)
+    assert sizing.attention_flops(model, 5) == 4 * 4 * 5 * (5 + 2 + 5)
+    assert sizing.attention_flops(shaped(), 5) == 4 * 4 * 5 * 3 * 5
+    assert forward_flops(model) == 2 * 900 and forward_flops(model, 5) == 2 * 900 + 4 * 4 * 5 * 12
+    assert forward_flops(shaped(kind="encoder-decoder"), 5) == 900 + 4 * 4 * 5 * 15
+    spent = training_flops(model, 7, 5)
+    assert spent == {"six_nd": 6 * 800 * 7, "exact": 3 * forward_flops(model, 5) * 7,
+                     "palm": (6 * 800 + 3 * 4 * 4 * 5 * 12) * 7}  # fmt: skip
+    assert training_flops(model, 7) == training_flops(model, 7, 13)
+    layer = 6 * 17 * 2 * 5 * 7 + 4 * 17 * 17 * 5 * 7 + 3 * 5 * 17 * 17 + 2 * 17 * 5 * 7 * 2 + 4 * 17 * 2 * 3
+    assert chinchilla_flops(L=4, D=2, F=3, H=5, Dh=7, V=11, T=17) == 3 * (4 * 17 * 11 * 2 + 4 * layer)
+    assert lora_parameters(10, 3, 4) == 2 * 10 * 4 * 2 * 3 and lora_parameters(10, 3, 4, 5) == 2 * 10 * 4 * 5 * 3
+
+
+def test_memory_of_answers_by_hand():
+    assert weight_bytes(100) == 200 and weight_bytes(100, "float32") == 400 and weight_bytes(100, "float16") == 200
+    assert weight_bytes(100, quantize="int8", group=50) == 100 + 4
+    model = shaped(windows=(None, 2, 6))
+    assert kv_cache_bytes(model, 5) == 2 * 2 * 5 * 12 * 1 * 2
+    assert kv_cache_bytes(model, 5, 3, 4) == 2 * 2 * 5 * 12 * 3 * 4
+    assert kv_cache_bytes(shaped(kind="vision"), 5) == 0
+    answering = inference_memory(shaped(), 3, 9, prompt=4)
+    assert answering == {"weights": 2000, "kv_cache": 2 * 2 * 5 * 27 * 3 * 2, "working": 3 * 4 * (40 + 14) * 2,
+                         "total": 2000 + 2 * 2 * 5 * 27 * 3 * 2 + 3 * 4 * 54 * 2}  # fmt: skip
+    assert inference_memory(shaped(gated=True), 3, 9, precision="float32")["working"] == 3 * 9 * (40 + 21) * 4
+    assert inference_memory(shaped(vocab_size=5000), 3, 9, prompt=1)["working"] == 3 * 5000 * 4
+    assert inference_memory(shaped()) == inference_memory(shaped(), 1, 13, prompt=13)
+    assert inference_memory(shaped(), quantize="int8")["weights"] == 1000
+
+
+def test_memory_of_training_by_hand():
+    plain, gated = 40 + 2 * 20 + 2 * 10 + 14, 40 + 2 * 20 + 2 * 10 + 20 + 28  # numbers a layer keeps of a token
+    assert sizing.layer_activations(shaped()) == 4 * plain
+    assert sizing.layer_activations(shaped(gated=True), 2) == 2 * gated
+    asked = training_memory(shaped(), 2, 6)
+    kept = 12 * (3 * 2 * plain + 3 * 20)
+    assert asked == {"weights": 2000, "gradients": 2000, "optimizer": 12_000, "activations": kept,
+                     "logits": 12 * 11 * 12, "total": 16_000 + kept + 12 * 11 * 12}  # fmt: skip
+    assert training_memory(shaped()) == training_memory(shaped(), 1, 13)
+    again = training_memory(shaped(), 2, 6, checkpointing=True)
+    assert again["activations"] == 12 * (3 * 20 + 2 * plain)
+    single = training_memory(shaped(), 2, 6, precision="float32", optimizer="momentum")
+    assert (single["weights"], single["gradients"], single["optimizer"]) == (4000, 4000, 4000)
+    assert training_memory(shaped(), 2, 6, precision="bfloat16", optimizer="sgd")["optimizer"] == 0
+    assert training_memory(shaped(), 2, 6, optimizer="sgd")["optimizer"] == 4000, "mixed keeps a master copy"
+    assert training_memory(shaped(kind="encoder"), 2, 6)["logits"] == 0
+    both = training_memory(shaped(kind="encoder-decoder"), 2, 6)
+    assert both["activations"] == 12 * (6 * 2 * plain + 3 * 20) and both["logits"] == 12 * 11 * 12
+    for zero, shares in ((0, (1, 1, 1)), (1, (1, 1, 4)), (2, (1, 4, 4)), (3, (4, 4, 4))):
+        found = training_memory(shaped(), 2, 6, zero=zero, devices=4)
+        assert [found[k] for k in ("weights", "gradients", "optimizer")] == [
+            whole / share for whole, share in zip((2000, 2000, 12_000), shares, strict=True)]  # fmt: skip
+    # Gradients that grow as activations go: the larger of the two moments counts.
+    small = training_memory(shaped(), 1, 1, accumulate=False)
+    assert small["total"] == 2000 + 12_000 + (2000 + 2 * 2 * plain)
+    tied = training_memory(shaped(tied=True), 1, 1, accumulate=False)
+    assert tied["total"] == small["total"] + 2 * 11 * 10
+    large = training_memory(shaped(), 20, 6, accumulate=False)
+    assert large["total"] == 14_000 + large["activations"] + large["logits"]
+
+
+def test_seconds_and_money_by_hand():
+    model = shaped(idle=200)
+    reading = prefill_seconds(model, CHIP, 6, 3)
+    assert reading == (18 * forward_flops(model, 6) - 3 * 5 * 2 * 10 * 11) / 1e4
+    assert prefill_seconds(shaped(kind="encoder"), CHIP, 6, 3) == 18 * forward_flops(model, 6) / 1e4
+    assert prefill_seconds(model, CHIP, 6, 3, "float32") == pytest.approx(reading * 1e4 / 3e3)
+    assert prefill_seconds(model, CHIP, 1) == 2 * 800 / 1e3
+    assert decode_seconds(model, CHIP, 6) == (2 * 800 + kv_cache_bytes(model, 6)) / 1e3
+    read = 800 + 200 * (1 - 0.2**2)  # three texts: an idle weight stays idle with a chance of 0.2 for each further one
+    assert decode_seconds(model, CHIP, 6, 3) == pytest.approx((2 * read + kv_cache_bytes(model, 6, 3)) / 1e3)
+    quick = dataclasses.replace(CHIP, bandwidth=1e12)
+    assert decode_seconds(model, quick, 6, 3) == 3 * forward_flops(model, 6) / 1e4
+    quantized = decode_seconds(model, CHIP, 6, precision="float32", quantize="int8")
+    assert quantized == (800 + kv_cache_bytes(model, 6, width=4)) / 1e3
+    spent = cost(1e7, CHIP, 2)
+    seconds = 1e7 / (2 * 1e4 * 0.4)
+    hours = 2 * seconds / 3600
+    assert spent == {"seconds": pytest.approx(seconds), "device_hours": pytest.approx(hours),
+                     "kwh": pytest.approx(hours * 0.5), "money": pytest.approx(hours * 6)}  # fmt: skip
+    assert cost(1e7, CHIP, price=0.0)["money"] == 0 and cost(1e7, CHIP, precision="float32")["seconds"] == 1e7 / 1.2e3
+    assert CHIP.peak("float8") == 1e4 and CHIP.peak("float32") == 3e3
+    with pytest.raises(CourseError, match="A chip states no speed that bfloat16 could use"):
+        dataclasses.replace(CHIP, flops={"int8": 1.0}).peak("bfloat16")
+
+
+def test_a_month_of_requests_by_hand():
+    model, fast = shaped(), dataclasses.replace(CHIP, bandwidth=1e8, flops={"bfloat16": 1e9})
+    asked = dict(prompt=6, answer=4, price=2.0, api_price=0.5)
+    one = (prefill_seconds(model, fast, 6, 16) + 4 * decode_seconds(model, fast, 10, 16)) / 16 / 2 / 0.5
+    able, month = 30 * 24 * 3600 / one, 30 * 24
+    found = serving_cost(model, fast, requests=2.5 * able, count=2, **asked)
+    assert found["seconds"] == pytest.approx(one) and found["needed"] == 6
+    assert found["rent"] == pytest.approx(3 * 2 * 2.0 * month) and found["api"] == pytest.approx(2.5 * able * 5e-6)
+    assert found["break_even"] == pytest.approx(2 * 2.0 * month / 5e-6)
+    assert serving_cost(model, fast, requests=1, **asked)["needed"] == 1
+    slow = serving_cost(model, CHIP, requests=1, **asked)
+    assert slow["break_even"] == math.inf, "as many as would pay it cannot serve"
+    fourfold = serving_cost(model, fast, requests=1, quantize="int4", batch=4, utilisation=0.25, **asked)
+    one = prefill_seconds(model, fast, 6, 4) + 4 * decode_seconds(model, fast, 10, 4, quantize="int4")
+    assert fourfold["seconds"] == pytest.approx(one / 4 / 0.25)
+
+
+def test_the_table_of_devices_is_read_as_it_stands(monkeypatch, tmp_path):
+    table = tmp_path / "devices.toml"
+    table.write_text('[a-chip]\ntitle = "A chip"\nmemory = 80\nbandwidth = 2\nwatts = 7\nsource = "here"\n'
+                     "flops = {bfloat16 = 3}\n")  # fmt: skip
+    monkeypatch.setattr(sizing, "DEVICES", table)
+    devices.cache_clear()
+    try:
+        found = device(" A_Chip ")
+        assert (found.name, found.memory, found.bandwidth, found.flops) == ("a-chip", 80e9, 2e9, {"bfloat16": 3e12})
+        assert found.watts == 7.0 and found.price is None and found.source == "here"
+        with pytest.raises(CourseError, match=r"unknown device 'zzz'; choose a-chip\.$"):
+            device("zzz")
+        devices.cache_clear()
+        table.unlink()
+        with pytest.raises(CourseError, match=r"cannot read .*devices\.toml \(No such file or directory\)"):
+            devices()
+    finally:
+        monkeypatch.undo()
+        devices.cache_clear()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        device("h100").watts = 3
 
 
 # Against what this machine really uses
