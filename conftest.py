@@ -5,16 +5,24 @@ import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
-os.environ |= {
+from lib.course.headless.jupyter import PERSONAL, nobodys
+
+HOME = tempfile.mkdtemp(prefix="course-home-")
+for name in PERSONAL:
+    os.environ.pop(name, None)
+os.environ |= nobodys(Path(HOME)) | {
     "COURSE_PRESET": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
-    "COURSE_HOME": tempfile.mkdtemp(prefix="course-home-"),  # a learner's own guesses must not change outputs
+    "COURSE_HOME": HOME,  # a learner's own guesses must not change outputs
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "JUPYTER_PLATFORM_DIRS": "1",
+    "JUPYTER_PATH": "",
+    "JUPYTER_PREFER_ENV_PATH": "1",
 }
 
 # What is compiled once need not be compiled anew by each of the hundreds of processes that tests start.

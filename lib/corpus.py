@@ -74,10 +74,13 @@ FAMOUS_SHA256 = "088d6c76aeb829370ad441ec6c7318ac6f9c260f06b4a2a2b47ad18a837106c
 def read_text(path: str | Path) -> str:
     """A UTF-8 text file, with newlines as "\\n" and without a byte order mark.
 
-    Raises CourseError for a file that is missing, empty, or not UTF-8 (with the byte where it stops being so).
+    Raises CourseError for a file that is missing, empty, or not UTF-8 (with the byte where it stops being so), and for
+    a pipe or a device, which has no end or no second reading.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise CourseError(f"{path} is a pipe or a device, which is read only once; save the text as a file first")
         data = path.read_bytes()
     except OSError as error:
         raise CourseError(f"cannot read {path} ({error.strerror}); check the path") from None

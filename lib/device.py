@@ -103,6 +103,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def generator(seed: int) -> torch.Generator:
+    """The CPU's random numbers from a seed. Raises CourseError for one of more than 64 bits."""
+    try:
+        return torch.Generator().manual_seed(seed)
+    except (RuntimeError, TypeError, ValueError):  # OverflowError is the last's
+        raise CourseError(f"a seed is a whole number of at most 64 bits, not {str(seed)[:40]}") from None
+
+
 def describe() -> dict[str, str]:
     """What this machine offers, in words, for the device report of lesson 00."""
     device = pick_device()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from lib.device import generator
 from lib.errors import CourseError
 from lib.kernels.buffer import Buffer
 from lib.transformer import Transformer
@@ -144,7 +145,7 @@ def stream(
 
     Greedy unless temperature, top_k, top_p or min_p is given; then it draws, at temperature 1 if none is given.
     repetition_penalty works with both. Raises CourseError for a prompt that is empty, or that with the new tokens
-    would outgrow block_size (nothing slides or is dropped), or a sampling option out of range.
+    would outgrow block_size (nothing slides or is dropped), or a sampling option or seed out of range.
     """
     check_prompts(model, tokens, max_new_tokens, padding)
     check_sampling(temperature, top_k, top_p, min_p, repetition_penalty)
@@ -156,7 +157,7 @@ def stream(
     seen = occurred(tokens, padding, model.config.vocab_size) if penalty != 1 else None  # (B, V)
     was_training = model.training
     model.eval()
-    rng = torch.Generator().manual_seed(seed)
+    rng = generator(seed)
     cache = KVCache(model.config.n_layer, model.config.block_size)
     try:
         for _ in range(max_new_tokens):

@@ -6,6 +6,7 @@ Python asks here last, for a module of `lib` that is nowhere else, and first, fo
 import importlib
 import importlib.abc
 import importlib.machinery
+import re
 import sys
 
 MOVED = dict(line.split() for line in """
@@ -95,6 +96,13 @@ lib.training               lib.trainer.memory                 check_memory free_
 lib.transformer            torch.nn                           LayerNorm
 """.strip().split("\n")) for name in names}
 LOST = {old.rpartition(".")[0] for old in NAMES}
+# Options and methods that are gone: what to write instead.
+WAYS = {
+    "return_attention": "from lib.attention import recorded, then: with recorded(model) as maps: model(…)",
+    "return_weights": "from lib.attention import recorded, then: with recorded(layer) as maps: layer(…); without a "
+                      "layer, attention_weights(q, k, mask) gives them",
+    "hidden": "model.last_hidden_state(tokens), which gives one tensor",
+}  # fmt: skip
 _told: set[str] = set()
 
 
@@ -157,6 +165,13 @@ def tell(old: str, new: str) -> None:
         _told.add(old)
         place, _, name = new.rpartition(".")
         print(f"{old} has moved; write: from {place} import {name}", file=sys.stderr)
+
+
+def way(error: BaseException) -> str:
+    """The line that names today's way to what an old notebook asked for; "" for any other error."""
+    found = re.search(r"unexpected keyword argument '(\w+)'|object has no attribute '(\w+)'", str(error))
+    name = found and (found[1] or found[2])
+    return f"{name} is gone; write: {WAYS[name]}" if name in WAYS else ""
 
 
 def install() -> None:

@@ -374,7 +374,7 @@ def _write(path: str | os.PathLike, saved: dict) -> None:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(saved), encoding="utf-8")
+        temporary.write_text(json.dumps(saved, allow_nan=False), encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise CourseError(f"cannot write {path} ({error.strerror}); choose a folder you can write to") from None

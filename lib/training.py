@@ -25,9 +25,12 @@ from lib.trainer.muon import Muon
 from lib.trainer.parallel import ALONE, Team, Together
 from lib.trainer.part import Part, Parts, Watch
 from lib.trainer.precision import PRECISIONS, Compiled, in_precision
+from lib.trainer.sound import Sound
 from lib.transformer import Transformer
 
 SCHEDULES = ("cosine", "wsd", "constant")
+MOST = 2**31  # of steps, rows and tokens
+SEEDS = 2**43  # seeds lie below: each step's own, a million times that, is a number of 64 bits
 OPTIMIZERS = ("adamw", "muon")
 
 
@@ -63,9 +66,13 @@ class TrainConfig:
         for name in ("steps", "batch_size", "block_size", "accumulate", "eval_every", "eval_batches"):
             if getattr(self, name) < 1:
                 raise CourseError(f"{name} must be at least 1, not {getattr(self, name)}")
+            if getattr(self, name) >= MOST:
+                raise CourseError(f"{name} must be below {MOST:,}, not {getattr(self, name)}")
         for name in ("seed", "warmup", "checkpoint_every", "lr", "muon_lr", "weight_decay", "grad_clip"):
-            if not getattr(self, name) >= 0:
+            if not getattr(self, name) >= 0 or (getattr(self, name) == math.inf and name != "grad_clip"):
                 raise CourseError(f"{name} must be 0 or more, not {getattr(self, name)}")
+        if self.seed >= SEEDS:
+            raise CourseError(f"seed must be below {SEEDS:,}, not {self.seed}")
         for name in ("min_lr", "cooldown"):
             if not 0 <= getattr(self, name) <= 1:
                 raise CourseError(f"{name} is a share, between 0 and 1, not {getattr(self, name)}")
@@ -220,13 +227,14 @@ def train(
     writes checkpoints, into a folder that all can read. Team.place may have cut the model between them: the run and
     its checkpoints are the same, and on_eval must not read a weight in one process alone.
     Raises CourseError if the text is shorter than a block or the model's block is, or has tokens the model lacks, or
-    the team is larger than a batch.
+    the team is larger than a batch; Diverged (lib.trainer.sound), another, once losses or weights are not finite.
     """
     _check(model, config, train_tokens, val_tokens)
     device = next(model.parameters()).device
     optimizers = make_optimizers(model, config)
     history = History()
-    parts: list[Part] = [Watch(watch) if team.size == 1 else Together(team, model, config, watch)]
+    sound = Sound(model, optimizers, config, team)
+    parts: list[Part] = [Watch(watch) if team.size == 1 else Together(team, model, config, watch), sound]
     if folder is not None:
         checkpoints = Checkpoints(folder, model, optimizers, config, fingerprint(train_tokens), team)
         history = checkpoints.resume()
@@ -242,9 +250,10 @@ def train(
     def look(step: int) -> None:
         if val_tokens is None:
             return
-        history.settle()
-        history.val_steps.append(step)
+        sound.look()
         loss = judge(model, val_tokens, config.batch_size, config.block_size, config.eval_batches, team)
+        sound.judge(loss)
+        history.val_steps.append(step)
         history.val_loss.append(loss)
         if on_eval is not None:
             on_eval(step, history)

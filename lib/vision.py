@@ -20,6 +20,7 @@ from lib.errors import CourseError
 from lib.trainer.delivery import deliver
 from lib.trainer.history import History
 from lib.trainer.precision import Compiled, in_precision
+from lib.trainer.sound import Sound
 from lib.training import TrainConfig, loop, make_optimizers, no_progress
 from lib.transformer import Block, Config, initialise, make_norm
 
@@ -188,7 +189,9 @@ def train_classifier(
 
     run = Compiled(model) if config.compile else model
     loss_of = in_precision(loss_of, config.precision, device)
-    return loop(run, make_optimizers(model, config), batches, loss_of, config, history, on_eval, progress)
+    optimizers = make_optimizers(model, config)
+    parts = [Sound(model, optimizers, config)]
+    return loop(run, optimizers, batches, loss_of, config, history, on_eval, progress, parts)
 
 
 @torch.no_grad()

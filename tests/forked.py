@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 SECONDS = 900.0  # for one call on a busy machine
 
 
@@ -80,6 +78,8 @@ class Warm:
 
         Raises AssertionError with the number of the cell that fails.
         """
+        import nbformat  # here alone: over there nobody needs it
+
         cells = [cell for cell in nb.cells if cell.cell_type == "code"]
         environment |= {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
         with tempfile.TemporaryDirectory() as top:

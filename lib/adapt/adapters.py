@@ -46,14 +46,17 @@ def save_adapter(model: Transformer, folder: str | Path, half: bool = False, bas
         tensors[_their_key(place, "A")] = layer.a.detach().to("cpu", dtype).contiguous()  # (r, in)
         tensors[_their_key(place, "B")] = layer.b.detach().to("cpu", dtype).contiguous()  # (out, r)
     about = _about(model, layers, base)
+    if not all(tensor.isfinite().all() for tensor in (*tensors.values(), model.embedding.weight, model.norm.weight)):
+        raise CourseError("weights of this model are not finite numbers; train it anew with a smaller rate")
+    sample = json.dumps(base_sample(model), allow_nan=False)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "adapter_model.part"
-        save_file(tensors, part, metadata={"format": "pt", "base_sample": json.dumps(base_sample(model))})
+        save_file(tensors, part, metadata={"format": "pt", "base_sample": sample})
         part.replace(folder / "adapter_model.safetensors")
         part = folder / "adapter_config.part"
-        part.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(folder / "adapter_config.json")
     except (OSError, SafetensorError) as error:
         why = " ".join(str(error).split())

@@ -22,6 +22,7 @@ from lib.trainer.checkpoint import Checkpoints, fingerprint
 from lib.trainer.history import History
 from lib.trainer.part import Part, Watch
 from lib.trainer.precision import in_precision
+from lib.trainer.sound import Sound
 from lib.training import TrainConfig, loop, make_optimizers, no_progress
 from lib.transformer import Transformer
 
@@ -95,7 +96,7 @@ def finetune(
     workers: threads that share each batch's rows; the result is the same but for rounding (without dropout).
     folder: where to keep checkpoint.safetensors, with the weights that learn only; if one is there the run goes on
     from it, to the very weights of one that was not stopped. watch(done, loss) is called after each step.
-    Raises CourseError if there is nothing to learn from, or nothing that learns.
+    Raises CourseError if there is nothing to learn from, nothing that learns, or the run diverges.
     """
     _check(model, rows)
     device = model.embedding.weight.device
@@ -105,7 +106,7 @@ def finetune(
         watch(done, loss.item())
 
     history = History()
-    parts: list[Part] = [Watch(tell)]
+    parts: list[Part] = [Watch(tell), Sound(model, optimizers, config)]
     if folder is not None:
         checkpoints = Checkpoints(folder, model, optimizers, config, _fingerprint(model, rows))
         history = checkpoints.resume()

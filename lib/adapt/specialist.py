@@ -117,7 +117,7 @@ def save(model: Transformer, tokenizer: SpecialistTokenizer, path: str | Path) -
     part = path.with_suffix(".part")
     try:
         tensors = {name: p.detach().cpu().half().contiguous() for name, p in model.named_parameters()}
-        save_file(tensors, part, metadata={"specialist": json.dumps(about)})
+        save_file(tensors, part, metadata={"specialist": json.dumps(about, allow_nan=False)})
         part.replace(path)
     except (OSError, SafetensorError) as error:
         raise CourseError(f"cannot write {path} ({' '.join(str(error).split())}); choose another folder") from None

@@ -11,11 +11,13 @@ import functools
 import math
 import re
 import string
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import regex
 import torch
 import torch.nn.functional as F
 
@@ -26,6 +28,11 @@ from lib.transformer import Transformer
 # Scores -----------------------------------------------------------------------------------------------------
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
+# Scripts that put no space between words: each letter, with the signs it carries, counts as a word there.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+LETTER = rf"[[{UNSPACED}]&&[\p{{L}}\p{{N}}]]\p{{M}}*"
+WORD = regex.compile(rf"{LETTER}|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+", regex.V1)
+PIECE = regex.compile(rf"{LETTER}|(?:(?!{LETTER}).)+", regex.V1)
 
 
 class Score(NamedTuple):
@@ -39,11 +46,11 @@ class Score(NamedTuple):
 def normalise(text: str) -> str:
     """Lower case, without punctuation, without a, an and the, one space between words.
 
-    The rule of SQuAD's own script (Rajpurkar et al. 2016, section 6.1). It takes only ASCII punctuation away, and so
-    "C++" becomes "c", "-3" becomes "3": look at what it does to your answers before you believe it.
+    The rule of SQuAD's own script (Rajpurkar et al. 2016, section 6.1). Of Latin punctuation it takes only ASCII's
+    away, and so "C++" becomes "c", "-3" becomes "3": look at what it does to your answers before you believe it.
     """
     _text(text)
-    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    text = "".join(c for c in unicodedata.normalize("NFC", text.lower()) if not _is_point(c))
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
@@ -55,16 +62,18 @@ def exact_match(said: str, wanted: str | Sequence[str]) -> bool:
 def token_f1(said: str, wanted: str | Sequence[str]) -> float:
     """Words in common, each as often as it occurs in both, as F1 (Rajpurkar et al. 2016); the best of several wanted.
 
-    Two answers without any word agree: 1.0. If only one has none: 0.0.
+    Two answers without any word agree: 1.0. If only one has none: 0.0. In Chinese, Thai and other scripts that put no
+    space between words, each letter is one.
     """
-    return max(_word_f1(normalise(said).split(), normalise(one).split()) for one in _several(wanted))
+    return max(_word_f1(_pieces(said), _pieces(one)) for one in _several(wanted))
 
 
 def rouge(said: str, wanted: str | Sequence[str], stem: bool = False) -> dict[str, Score]:
     """ROUGE-1, -2 and -L of one text against the one that was wanted (Lin 2004): {"rouge1": Score, …}.
 
-    The numbers are those of the package rouge-score. Of several wanted texts the best F1 counts, for each kind by
-    itself. stem takes English endings off first: "orders" and "order" are then the same word.
+    The numbers are those of the package rouge-score, which knows ASCII's letters and digits only; beyond them, words
+    are as in `words`. Of several wanted texts the best F1 counts, for each kind by itself. stem takes English endings
+    off first: "orders" and "order" are then the same word.
     """
     _text(said)
     scores = _scorer(stem).score_multi(_several(wanted), said)
@@ -296,7 +305,7 @@ def wrong_choice(first: float, second: float, n: int, trials: int = 4000, seed: 
 def overlap(tests: Sequence[str], training: Sequence[str], n: int = 8) -> list[float]:
     """For each test text, the share of its runs of n words that occur in a training text: 0 clean, 1 copied.
 
-    Words as ROUGE cuts them: lower case, letters and digits only. A text shorter than n words counts as one run.
+    Words as ROUGE cuts them (`words`). A text shorter than n words counts as one run.
     Brown et al. 2020 (appendix C) took 8 to 13 words.
     """
     n = _count(n, "n", 1)
@@ -368,11 +377,34 @@ def model_judge(model: Transformer, tokenizer) -> Callable[[str, str, str], floa
 # What the rest stands on ------------------------------------------------------------------------------------
 
 
+def words(text: str) -> list[str]:
+    """A text's words in any script: lower case; letters, with their signs, and digits only.
+
+    Where a script puts no space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese), each letter is a word. A
+    text of nothing but symbols, such as emoji, is taken symbol by symbol.
+    """
+    text = text.lower()
+    if text.isascii():
+        return re.findall("[a-z0-9]+", text)
+    text = unicodedata.normalize("NFKC", text)  # é is one sign or two, ｆｕｌｌ width is width
+    return WORD.findall(text) or regex.findall(r"\p{S}", text)
+
+
 @functools.cache
 def _scorer(stem: bool):
     from rouge_score.rouge_scorer import RougeScorer  # 0.6 s, for those who ask
+    from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 
-    return RougeScorer(list(ROUGE), use_stemmer=bool(stem))
+    theirs = DefaultTokenizer(bool(stem))
+
+    class Words(Tokenizer):
+        def tokenize(self, text: str) -> list[str]:
+            if text.isascii():
+                return theirs.tokenize(text)
+            parts = (theirs.tokenize(word) if word.isascii() else [word] for word in words(text))
+            return [word for part in parts for word in part]
+
+    return RougeScorer(list(ROUGE), tokenizer=Words())
 
 
 def _ahead(one: float, other: float) -> float:
@@ -389,8 +421,19 @@ def _word_f1(said: Sequence[str], wanted: Sequence[str]) -> float:
 
 def _runs(text: str, n: int) -> list[tuple[str, ...]]:
     """All runs of n words of a text; a shorter text is one run."""
-    words = re.findall("[a-z0-9]+", text.lower())
-    return [tuple(words[i : i + n]) for i in range(max(1, len(words) - n + 1))] if words else []
+    found = words(text)
+    return [tuple(found[i : i + n]) for i in range(max(1, len(found) - n + 1))] if found else []
+
+
+def _is_point(c: str) -> bool:
+    """Whether a character is ASCII's punctuation, or another script's."""
+    beyond = c > "\u00ff" and not "\u2000" <= c <= "\u206f"  # those are Latin's dashes and quotes
+    return c in string.punctuation or (beyond and unicodedata.category(c).startswith("P"))
+
+
+def _pieces(text: str) -> list[str]:
+    """A text's words as SQuAD cuts them, those of scripts without spaces cut into letters."""
+    return [piece for word in normalise(text).split() for piece in ([word] if word.isascii() else PIECE.findall(word))]
 
 
 def _text(text: str) -> str:

@@ -153,7 +153,7 @@ def grades_json(standings: list[Standing]) -> str:
             } for r in s.reports],
         } for s in standings],
     }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _exercise(g: Grade, standing: Standing) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def gradescope_json(standing: Standing) -> str:
         "tests": tests,
         "extra_data": {"learner": standing.learner, "sandboxed": not unsafe},
     }
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _test(name: str, points: int, out_of: int, output: str) -> dict[str, Any]:

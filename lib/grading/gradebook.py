@@ -255,7 +255,8 @@ class Gradebook:
             self._put(connection, GRADES, [of | {
                 "exercise": g.exercise, "version": g.version, "sandboxed": report.sandboxed, "points": g.points,
                 "out_of": g.out_of, "attempted": g.attempted, "problem": plain(g.problem), "seed": seed,
-                "outcomes": json.dumps([asdict(o) for o in g.outcomes]), "graded_at": now, "seen_at": now}
+                "outcomes": json.dumps([asdict(o) for o in g.outcomes], allow_nan=False),
+                "graded_at": now, "seen_at": now}
                 for g in sorted(report.grades, key=lambda g: g.exercise)],  # one order, so that no two wait in a ring
                 ["submission_id", "exercise", "version", "sandboxed"], ["seen_at"])
             again = [g.exercise for g in report.grades]  # what was flagged there before need not hold any more

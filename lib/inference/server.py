@@ -16,7 +16,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,13 +25,16 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from lib.errors import CourseError
 from lib.inference.engine import Closed, Engine, Full, Piece
 from lib.inference.engine import Request as EngineRequest
 
 PAGE = Path(__file__).with_name("server.html")
+READ = ["GET", "HEAD"]
 SEEDS = 2**63  # seeds lie between minus this and this
 
 
@@ -60,15 +63,37 @@ class Refused(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
-# What a client may send. Fields that would change the answer in a way that we can't are known only at the values that
-# change nothing; all that is unknown is refused, for an option that is silently ignored is a bug that nobody finds.
+# What a client may send: one rule for every field. null asks for nothing, wherever it stands. A field that says nothing
+# about the answer is accepted (NOTHING), and so is one at the value that leaves the answer as it is (NEUTRAL). All else
+# is refused, by its name and with the reason: an option that is silently ignored is a bug that nobody finds.
+
+NOTHING = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+           "prompt_cache_retention", "prediction"}  # the last makes others faster
+NEUTRAL: dict[str, tuple] = {
+    "n": (1,), "best_of": (1,), "echo": (False,), "frequency_penalty": (0,), "presence_penalty": (0,),
+    "repetition_penalty": (1,), "top_k": (0, -1), "min_p": (0,), "logprobs": (False,), "top_logprobs": (0,),
+    "logit_bias": ({},), "response_format": ({"type": "text"},), "modalities": (["text"],), "audio": (),
+    "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "function_call": ("none", "auto"),
+    "parallel_tool_calls": (True, False), "reasoning_effort": ("none",), "verbosity": ("medium",),
+    "web_search_options": (),
+}  # fmt: skip
+WHY = {
+    "this server calls no tools": {"tools", "functions", "tool_choice", "function_call", "tool_calls"},
+    "the chances of tokens are not told here": {"logprobs", "top_logprobs"},
+    "a request has one answer; send it again for another": {"n", "best_of"},
+    "answers are plain text, and no other form is enforced": {"response_format"},
+    "answers are text alone": {"modalities", "audio"},
+    "this model answers without reasoning first": {"reasoning_effort", "reasoning", "reasoning_content"},
+    "nothing is looked up": {"web_search_options"},
+}
+MESSAGE_NOTHING = {"name", "id", "refusal", "annotations", "cache_control"}  # come back with our own answers, mostly
+MESSAGE_NEUTRAL: dict[str, tuple] = {"audio": (), "function_call": (), "tool_calls": ([],), "reasoning": ("",),
+                                     "reasoning_content": ("",)}  # fmt: skip
+NOT_UNDERSTOOD = {"image": "images", "audio": "sound", "file": "files", "video": "films", "document": "files"}
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
-
-
-Nothing = Annotated[list, Field(max_length=0)] | None
 
 
 class TextPart(Strict):
@@ -79,12 +104,6 @@ class TextPart(Strict):
 class Message(Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
-    name: str | None = None
-    refusal: str | None = None  # this one and those below come back when a client sends our own answers again
-    annotations: Nothing = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Nothing = None
 
     def plain(self) -> dict[str, str]:
         text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
@@ -96,12 +115,7 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = None
 
 
-class TextFormat(Strict):
-    type: Literal["text"]
-
-
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Zero = Annotated[float, Field(ge=0, le=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -116,18 +130,40 @@ class ChatRequest(Strict):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = None
-    frequency_penalty: Zero | None = None
-    presence_penalty: Zero | None = None
-    logprobs: Literal[False] | None = None
-    top_logprobs: None = None
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
-    response_format: TextFormat | None = None
-    tools: Nothing = None
-    user: str | None = None  # these four say something about the request and nothing about the answer
-    metadata: dict[str, str] | None = None
-    store: bool | None = None
-    service_tier: str | None = None
+
+
+def _asked(fields: dict[str, Any], nothing: set[str], neutral: dict[str, tuple], at: str = "") -> dict[str, Any]:
+    """The fields that ask for something. Raises Refused for one at a value that would change the answer."""
+    asked = {}
+    for name, value in fields.items():
+        if value is None or name in nothing:
+            continue
+        if name not in neutral:
+            asked[name] = value
+        elif not any(value == same and isinstance(value, bool) == isinstance(same, bool) for same in neutral[name]):
+            known = " or ".join(json.dumps(same, allow_nan=False) for same in (*neutral[name], None))
+            why = next((why for why, names in WHY.items() if name in names), "this server has no such option")
+            raise Refused(400, f"{at}{name}: {why}; only {known} is accepted", param=f"{at}{name}",
+                          code="invalid_value")
+    return asked
+
+
+def _message(message: Any, at: str) -> Any:
+    """A message with what is harmless taken out. Raises Refused for a part that is no text."""
+    if not isinstance(message, dict):
+        return message
+    message = _asked(message, MESSAGE_NOTHING, MESSAGE_NEUTRAL, at)
+    if isinstance(content := message.get("content"), list):
+        parts = [_asked(part, MESSAGE_NOTHING, {}) if isinstance(part, dict) else part for part in content]
+        for i, part in enumerate(parts):
+            kind = str(part.get("type", "text")) if isinstance(part, dict) else "text"
+            if kind != "text":
+                what = next((f"{what} are" if what[-1] == "s" else f"{what} is" for word, what in NOT_UNDERSTOOD.items()
+                             if word in kind), f"a part of type {kind[:40]!r} is")  # fmt: skip
+                raise Refused(400, f"{at}content.{i}: {what} not understood here; this model reads text",
+                              param=f"{at}content.{i}", code="invalid_value")
+        message["content"] = parts
+    return message
 
 
 class Conversation:
@@ -202,19 +238,25 @@ def closing() -> Refused:
 def parse(body: bytes, limits: Limits, name: str) -> ChatRequest:
     """The body's fields. Raises Refused with the status and the field that is wrong."""
     try:
-        asked = ChatRequest.model_validate_json(body)
-    except ValidationError as problem:
-        first = problem.errors(include_url=False)[0]
-        if first["type"] == "json_invalid":
-            raise Refused(400, f"the body is not JSON: {first['msg']}", code="invalid_json") from None
-        where = ".".join(str(part) for part in first["loc"] if part not in ("str", "list[TextPart]", "list[str]"))
-        if first["type"] == "extra_forbidden":
-            raise Refused(400, f"{where[:100]} is not supported here", param=where[:100],
-                          code="unsupported_parameter") from None
-        said = f"{where}: {first['msg']}" if where else first["msg"]
-        raise Refused(400, said, param=where or None, code="invalid_value") from None
-    except (UnicodeError, RecursionError) as problem:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as problem:
         raise Refused(400, f"the body is not JSON: {problem}", code="invalid_json") from None
+    if not isinstance(fields, dict):
+        raise Refused(400, "the body is not a JSON object", code="invalid_value")
+    fields = _asked(fields, NOTHING, NEUTRAL)
+    if isinstance(messages := fields.get("messages"), list):
+        fields["messages"] = [_message(message, f"messages.{i}.") for i, message in enumerate(messages)]
+    try:
+        asked = ChatRequest.model_validate(fields)
+    except ValidationError as problem:
+        deepest = max(problem.errors(include_url=False), key=lambda error: len(error["loc"]))
+        where = ".".join(str(part) for part in deepest["loc"] if part not in ("str", "list[TextPart]", "list[str]"))
+        where = where[:100]
+        if deepest["type"] == "extra_forbidden":
+            raise Refused(400, f"{where} is not known here; leave it out", param=where,
+                          code="unsupported_parameter") from None
+        said = re.sub(r"a valid dictionary or instance of \w+", "an object", deepest["msg"])
+        raise Refused(400, f"{where}: {said}", param=where, code="invalid_value") from None
     if asked.model != name:
         raise Refused(404, f"there is no model {asked.model[:100]!r} here; this server has {name!r}",
                       param="model", code="model_not_found")
@@ -227,7 +269,8 @@ def parse(body: bytes, limits: Limits, name: str) -> ChatRequest:
         ("max_tokens", (asked.max_tokens or 0) > limits.max_tokens, f"at most {limits.max_tokens}"),
         ("max_completion_tokens", (asked.max_completion_tokens or 0) > limits.max_tokens,
          f"at most {limits.max_tokens}"),
-        ("stream_options", asked.stream_options is not None and not asked.stream, "only with stream: true"),
+        ("stream_options", bool(asked.stream_options and asked.stream_options.include_usage) and not asked.stream,
+         "usage comes with every whole answer; include_usage is for stream: true"),
     ):
         if wrong:
             raise Refused(400, f"{field}: {why}", param=field, code="invalid_value")
@@ -276,10 +319,19 @@ def to_engine(asked: ChatRequest, prompt: list[int], engine: Engine, limits: Lim
     )
 
 
-def build(engine: Engine, tokenizer, name: str, token: str, limits: Limits = Limits()) -> FastAPI:
-    """The application. The engine must be running. `app.state.closing` set to True makes it refuse new work."""
+def build(
+    engine: Engine, tokenizer, name: str, token: str, limits: Limits = Limits(), origins: Sequence[str] = ()
+) -> FastAPI:
+    """The application. The engine must be running. `app.state.closing` set to True makes it refuse new work.
+
+    origins: whose pages a browser lets speak to it (CORS), such as https://app.example; "*" for all. The token is
+    asked of them as of everybody, in its header: cookies are never used, so no page has it unless it was told.
+    """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # the pages for these fetch from other hosts
     app.state.closing = False
+    if origins:
+        app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "HEAD", "POST"],
+                           allow_headers=["*"], allow_credentials=False, expose_headers=["Retry-After"])
     conversation = Conversation(tokenizer)
     created = int(time.time())
     page = PAGE.read_text(encoding="utf-8")
@@ -300,7 +352,8 @@ def build(engine: Engine, tokenizer, name: str, token: str, limits: Limits = Lim
 
     @app.exception_handler(HTTPException)
     async def http_problem(request: Request, problem: HTTPException) -> Response:
-        kinds = {404: "there is nothing at this address", 405: "this address takes no such method"}
+        kinds = {404: "there is nothing at this address; there are /v1/chat/completions, /v1/models and /health",
+                 405: "this address takes no such method"}
         said = kinds.get(problem.status_code, str(problem.detail))
         return Refused(problem.status_code, said, headers=problem.headers).response()
 
@@ -308,14 +361,14 @@ def build(engine: Engine, tokenizer, name: str, token: str, limits: Limits = Lim
     async def fault(request: Request, problem: Exception) -> Response:
         return Refused(500, "a fault in the server; its log has it", "server_error").response()
 
-    @app.get("/")
+    @app.api_route("/", methods=READ)
     async def chat_page() -> Response:
         return HTMLResponse(page, headers={
             "Content-Security-Policy": policy, "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
         })
 
-    @app.get("/health")
+    @app.api_route("/health", methods=READ)
     async def health() -> Response:
         state = {"status": "closing" if app.state.closing else "ok", "running": engine.seated,
                  "waiting": engine.waiting}
@@ -323,12 +376,12 @@ def build(engine: Engine, tokenizer, name: str, token: str, limits: Limits = Lim
 
     model = {"id": name, "object": "model", "created": created, "owned_by": "course"}
 
-    @app.get("/v1/models")
+    @app.api_route("/v1/models", methods=READ)
     async def models(request: Request) -> Response:
         admit(request)
         return JSONResponse({"object": "list", "data": [model]})
 
-    @app.get("/v1/models/{wanted:path}")
+    @app.api_route("/v1/models/{wanted:path}", methods=READ)
     async def one_model(request: Request, wanted: str) -> Response:
         admit(request)
         if wanted != name:
@@ -409,7 +462,7 @@ async def stream(answer: Answer, name: str, usage: bool) -> AsyncIterator[str]:
 
     def event(delta: dict[str, Any], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return f"data: {json.dumps(head | {'choices': [choice]} | nothing, ensure_ascii=False)}\n\n"
+        return f"data: {json.dumps(head | {'choices': [choice]} | nothing, ensure_ascii=False, allow_nan=False)}\n\n"
 
     try:
         yield event({"role": "assistant", "content": ""})
@@ -419,10 +472,11 @@ async def stream(answer: Answer, name: str, usage: bool) -> AsyncIterator[str]:
                     yield event({"content": piece.text})
         yield event({}, piece.finish)
         if usage:
-            yield f"data: {json.dumps(head | {'choices': [], 'usage': answer.usage(piece.tokens)})}\n\n"
+            last = head | {"choices": [], "usage": answer.usage(piece.tokens)}
+            yield f"data: {json.dumps(last, allow_nan=False)}\n\n"
         yield "data: [DONE]\n\n"
     except Refused as problem:  # too late for a status
-        yield f"data: {json.dumps(problem.body)}\n\n"
+        yield f"data: {json.dumps(problem.body, allow_nan=False)}\n\n"
 
 
 def content_policy(page: str) -> str:
@@ -486,9 +540,11 @@ class Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def running(engine: Engine, tokenizer, name: str, token: str, limits: Limits = Limits()) -> Iterator[str]:
+def running(
+    engine: Engine, tokenizer, name: str, token: str, limits: Limits = Limits(), origins: Sequence[str] = ()
+) -> Iterator[str]:
     """Serve in a thread on a free port of this machine, for a notebook or a test: gives http://127.0.0.1:PORT."""
-    server = Server(build(engine, tokenizer, name, token, limits), engine)
+    server = Server(build(engine, tokenizer, name, token, limits, origins), engine)
     bound = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([bound],), name="server", daemon=True)
     with engine.running():

@@ -97,17 +97,19 @@ def record(claim: Claim, value: float, preset: str, device: str, machine: str) -
     """Append the exact value to the file named by COURSE_RECORD, if any; `course measure` reads it."""
     path = os.environ.get("COURSE_RECORD")
     if path:
+        value = value if math.isfinite(value) else str(value)
         line = {**asdict(claim), "value": value, "preset": preset, "device": device, "machine": machine}
         with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def recorded(path: Path) -> list[dict]:
     """What one run of a lesson recorded; no file means no claim was reached."""
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except FileNotFoundError:
         return []
+    return [line | {"value": float(line["value"])} for line in lines]  # "nan" too, which JSON has not as a number
 
 
 def update(

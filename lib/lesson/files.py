@@ -33,7 +33,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def locked(path: Path) -> FileLock:
@@ -60,6 +60,11 @@ def _umask() -> int:
     return mask
 
 
+def no_number(constant: str) -> None:
+    """For json.loads: NaN and Infinity are no JSON."""
+    raise ValueError(f"{constant} is no JSON")
+
+
 def read_kept(path: Path, build: Callable[..., T], what: str) -> dict[str, T]:
     """What a learner's own file keeps, {key: build(**record)}; {} if there is none.
 
@@ -67,11 +72,11 @@ def read_kept(path: Path, build: Callable[..., T], what: str) -> dict[str, T]:
     a file that is there and cannot be read now: who writes it anew would lose what it keeps.
     """
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"), parse_constant=no_number)
         return {str(key): build(**record) for key, record in kept.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError, CourseError):
+    except (ValueError, TypeError, AttributeError, CourseError, RecursionError):
         aside = next(p for n in range(1, 1000) if not (p := path.with_suffix(f".damaged-{n}")).exists())
         try:
             path.rename(aside)

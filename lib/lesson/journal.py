@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lib.errors import CourseError
 from lib.lesson import ledger
-from lib.lesson.files import append_line
+from lib.lesson.files import append_line, no_number
 from lib.lesson.predictions import Guess, calibration, every, home
 
 VERSION = 1
@@ -40,7 +40,7 @@ class Check:
 
 
 class Exercise(Protocol):
-    """What is asked of an exercise here; `lib.exercises.exercise` has them."""
+    """What is asked of an exercise here; `lib.exercises.outline` has them."""
 
     id: str
     title: str
@@ -73,7 +73,7 @@ def record(exercise: str, points: int, out_of: int) -> None:
     """Write one check down. A disk that is full, or a folder not to be written, costs one line, not the lesson."""
     check = Check(exercise, points, out_of, datetime.now(UTC).isoformat(timespec="seconds"))
     try:
-        append_line(journal(), json.dumps({"v": VERSION} | asdict(check)))
+        append_line(journal(), json.dumps({"v": VERSION} | asdict(check), allow_nan=False))
     except OSError as problem:
         why = problem.strerror or problem
         print(f"(Your progress is not kept, {home()}: {why}; set COURSE_HOME to your own folder.)")
@@ -91,7 +91,7 @@ def checks() -> tuple[list[Check], list[str]]:
     read, newer, damaged = [], 0, 0
     for line in filter(bytes.strip, lines):
         try:
-            kept = json.loads(line)
+            kept = json.loads(line, parse_constant=no_number)
             version = kept.pop("v")
             if type(version) is int and version > VERSION:
                 newer += 1
@@ -218,7 +218,7 @@ def exported(overview: Overview) -> str:
             for name, entries in ledger.everything().items()
         },
         "own": _own_answers(),
-    }, indent=1, ensure_ascii=False) + "\n"  # fmt: skip
+    }, indent=1, ensure_ascii=False, allow_nan=False) + "\n"  # fmt: skip
 
 
 def _own_answers() -> dict[str, str]:

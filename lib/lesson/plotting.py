@@ -20,7 +20,8 @@ PALETTE = ["#005A9C", "#C58800", "#009170", "#B03A00", "#CC79A7", "#2C9AD6", "#0
 
 
 def style() -> None:
-    """Set the look of every figure that follows."""
+    """Set the look of every figure that follows; whatever somebody's own matplotlibrc says is forgotten."""
+    plt.rcdefaults()
     plt.rcParams.update(
         {
             "figure.figsize": (7.5, 3.6),

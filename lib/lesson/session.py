@@ -20,6 +20,7 @@ warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm asks fo
 
 import torch  # noqa: E402
 
+from lib import moved  # noqa: E402
 from lib.device import describe, pick_device, resolve_preset, seed_everything  # noqa: E402
 from lib.errors import CourseError  # noqa: E402
 from lib.lesson import expectations, predictions, series  # noqa: E402
@@ -34,10 +35,10 @@ def start(number: str, preset: str = "auto", seed: int = 0) -> "Lesson":
     """Set up one lesson: silent offline libraries, one torch thread, the seed, the look of figures.
 
     COURSE_THREADS=n asks for n threads; small tensors are fastest on one. Raises CourseError for an unknown
-    lesson, preset, or a seed that is no whole number.
+    lesson, preset, or a seed that is no whole number of 64 bits.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise CourseError(f"seed is a whole number, not {seed!r}; set it in the parameters cell")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise CourseError(f"seed is a whole number of at most 64 bits, not {seed!r}; set it in the parameters cell")
     [found] = series.find([number])
     preset = resolve_preset(preset)
     if preset == "gpu":
@@ -184,8 +185,20 @@ def _threads() -> int:
 
 
 def _style() -> None:
-    """The course's figure style, in a notebook only: a script has no use for pyplot's 0.7 seconds."""
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+    """The course's figure style, in a notebook only: a script has no use for pyplot's 0.7 seconds.
+
+    A cell shows its last expression's value alone, whatever somebody's own IPython settings say.
+    """
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         from lib.lesson import plotting
 
         plotting.style()
+        shell.ast_node_interactivity = "last_expr"
+        shell.set_custom_exc((TypeError, AttributeError), _show)
+
+
+def _show(shell, kind: type, error: Exception, trace, tb_offset: int | None = None) -> None:
+    """Show an error as IPython does, with a line below it where an old notebook asks for what is done otherwise now."""
+    if line := moved.way(error):
+        error.add_note(line)
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset, running_compiled_code=True)

@@ -175,7 +175,7 @@ def _receipt(folder: Path) -> dict:
 
 
 def _write_receipt(folder: Path, receipt: dict) -> None:
-    (folder / RECEIPT).write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
+    (folder / RECEIPT).write_text(json.dumps(receipt, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _sizes_right(folder: Path, receipt: dict) -> bool:

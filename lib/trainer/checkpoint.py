@@ -95,7 +95,7 @@ def save_checkpoint(
     half = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(complete, half, metadata={"about": json.dumps(about)})
+        save_file(complete, half, metadata={"about": json.dumps(about, allow_nan=False)})
         half.replace(path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor], History]:
 
 
 def _see_that_it_is_this_run(path: Path, saved: dict, model: Transformer, config, text: str) -> None:
-    ours = json.loads(json.dumps(dict(model=model.config.to_dict(), train=dataclasses.asdict(config))))
+    ours = json.loads(json.dumps(dict(model=model.config.to_dict(), train=dataclasses.asdict(config)), allow_nan=False))
     for part, fields in ours.items():
         for name, value in fields.items():
             if name not in FREE and saved[part].get(name) != value:

@@ -334,7 +334,7 @@ def save(model: Transformer, folder: str | Path) -> None:
         weights, half = folder / "model.safetensors", folder / "model.safetensors.part"
         save_file(state_to_hf(model), half, metadata={"format": "pt"})
         half.replace(weights)
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise CourseError(f"cannot save to {folder} ({error.strerror}); choose a folder you can write to") from None
 

@@ -1,5 +1,7 @@
 """The command line itself: help for everything, one line for a mistake, and no two-second import for a word."""
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -109,6 +111,45 @@ def test_lessons_are_listed(capsys):
     assert ended("lessons") == 0
     out = capsys.readouterr().out
     assert all(lesson.path.name in out for lesson in series.series())
+
+
+HEAVY = {"torch", "numpy", "transformers", "matplotlib", "papermill", "nbclient", "nbformat", "jsonschema", "IPython",
+         "jupyter_client", "sqlalchemy", "sphinx", "fastapi", "pydantic", "tokenizers", "lark"}  # fmt: skip
+WATCHED = """
+import sys
+from lib.course.cli import course, main
+for words in [line.split() for line in sys.argv[1:]]:
+    try:
+        main(words)
+    except SystemExit:
+        pass
+print(sorted(module for module in sys.modules if "." not in module), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("lines", [
+    ["--help", *(f"{name} --help" for name in course.list_commands(None))],
+    ["lessons", "data --list", "size gpt2", "size --list"],
+    ["progress", "progress --html {0}/p.html", "lab --update --dir {0}/w"],
+    ["run nonesuch", "refresh nonesuch", "measure 02 --preset auto", "train --steps x", "generate", "serve --port x",
+     "site --out /dev/null"],
+], ids=["help", "lists", "folders", "mistakes"])  # fmt: skip
+def test_a_command_imports_only_what_it_needs(tmp_path, lines):
+    lines = [line.format(tmp_path) for line in lines]
+    env = os.environ | {"COURSE_HOME": str(tmp_path / "home")}
+    ran = subprocess.run([sys.executable, "-c", WATCHED, *lines], capture_output=True, text=True, env=env)
+    modules = set(ast.literal_eval(ran.stderr.splitlines()[-1]))
+    assert modules & HEAVY == set(), ran.stderr
+    assert "click" in modules
+
+
+def test_the_grammar_that_nobody_asked_for_is_in_no_process(tmp_path):
+    """jsonschema loads an extra of jupyter-events wherever it is found: 38 grammars, seconds of every start."""
+    for start in ("import lib.course.headless.execute, papermill, nbformat", "import lib, nbval.plugin, jupyter_events",
+                  "import lib, jupyterlab.labapp"):
+        program = f"import sys; {start}; print([m for m in ('lark', 'rfc3987_syntax') if sys.modules.get(m)])"
+        ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert ran.stdout == "[]\n", ran.stderr
 
 
 def test_the_command_line_imports_nothing_heavy():

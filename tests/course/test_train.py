@@ -1,8 +1,11 @@
 """`course train`: it keeps all there is to keep, goes on where it stopped, and says in one line what is wrong."""
 
 import json
+import math
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -85,6 +88,60 @@ def test_the_tokenizer_learns_from_the_training_part_alone(tmp_path, book):
 def test_shakespeare_is_the_default(tmp_path):
     assert ended(*SMALL, "--steps", 1, "--out", tmp_path) == 0
     assert record(tmp_path)["model"]["vocab_size"] == 76
+
+
+# --- going astray -------------------------------------------------------------------------------------------
+
+
+def strict(folder) -> dict:
+    """record.json, which is JSON."""
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads((folder / "record.json").read_text(), parse_constant=refuse)
+
+
+def test_a_run_that_diverges_says_where_and_is_no_success(tmp_path, book, capsys):
+    out = tmp_path / "run"
+    astray = [*SMALL, "--text", book, "--optimizer", "adamw", "--lr", "1e30", "--warmup", 0, "--steps", 60]
+    assert ended(*astray, "--out", out) == 2
+    told = capsys.readouterr()
+    line = told.err.splitlines()[-1]
+    assert re.search(r"^course: the run diverged: .* at step \d+, learning rate \S+; take a smaller rate", line), line
+    assert "there was no checkpoint yet" in line and "Traceback" not in told.err and not told.out
+    kept = strict(out)
+    assert kept["state"] == "diverged" and not (out / "model.safetensors").exists()
+    assert ended(*astray, "--resume", "--out", out) == 2, "it would go the same way again"
+
+
+def test_the_last_good_checkpoint_stays(tmp_path, book, capsys, monkeypatch):
+    out, real, calls = tmp_path / "run", training.next_token_loss, iter(range(1000))
+    monkeypatch.setattr(training, "next_token_loss", lambda *of: real(*of) * (1 if next(calls) < 8 else math.nan))
+    assert ended(*SMALL, "--text", book, "--checkpoint-every", 2, "--out", out) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    found = re.search(r"at step (\d), learning rate .*the last good checkpoint is (.*)$", line)
+    assert found and found[2] == str(out / "checkpoint.safetensors"), line
+    with safe_open(found[2], framework="pt") as file:
+        kept = json.loads(file.metadata()["about"])["history"]["train_loss"]
+        assert 2 <= len(kept) < int(found[1]) and all(map(math.isfinite, kept))
+        assert all(file.get_tensor(name).isfinite().all() for name in file.keys())
+    assert len(kept) < len(strict(out)["train_loss"]) <= int(found[1])
+    monkeypatch.undo()
+    assert ended("--resume", "--out", out) == 0 and strict(out)["state"] == "finished"
+
+
+def test_a_run_that_ends_worse_than_it_began_is_told(tmp_path, book, capsys):
+    worse = [*SMALL, "--optimizer", "adamw", "--lr", 3, "--warmup", 0]
+    assert ended(*worse, "--text", book, "--out", tmp_path / "run") == 0
+    assert "the held-out loss is higher than before the first step" in capsys.readouterr().err
+    assert strict(tmp_path / "run")["state"] == "finished"
+
+
+def test_a_reader_who_leaves_does_not_end_the_run(tmp_path, book):
+    line = [sys.executable, "-m", "lib.course", "train", *map(str, [*SMALL, "--text", book, "--out", tmp_path / "run"])]
+    for where in ("2>&1 | true", "2>&1 >/dev/null | true", ">&- 2>&-"):
+        ran = subprocess.run(["bash", "-c", f"set -o pipefail; rm -rf {tmp_path}/run; {shlex.join(line)} {where}"])
+        assert strict(tmp_path / "run")["state"] == "finished" and ran.returncode == 0, where
 
 
 # --- stopping and going on ----------------------------------------------------------------------------------

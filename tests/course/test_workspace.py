@@ -331,6 +331,26 @@ def test_a_tracked_answer_of_an_exercise_that_is_gone(tmp_path):
     assert texts(clone.mine()) == [*FOLDED, lost["source"]]
 
 
+def test_without_git_an_answer_that_somebody_wrote_is_told_from_its_stub(tmp_path):
+    """What ships is the lesson with the stub, not the answer, and not the lesson without the cell."""
+    lost = cell("code", "def gone(): return 1", "02-gone_for_good")
+    clone = Clone(tmp_path, {"02_attention": [*LESSON, lost]}, git=False)
+    write_in(clone.notebooks / "02_attention.ipynb", (STUB, MINE), ("The end of the lesson.", "The end, say I."))
+    [lesson] = clone.lessons()
+    ours, theirs = shipped(lesson)
+    assert [source(c) for c in ours] == [source(c) for c in LESSON[:-1]]
+    assert [source(c) for c in theirs if c["id"] == "02-causal_mask"] == [MINE]
+    clone.update()
+    [base] = clone.kept("base")
+    assert STUB in texts(base) and MINE not in texts(base) and MINE in texts(clone.mine())
+    # So a new text of the exercise's cell is seen to be new, and stands below the answer.
+    newer = STUB.replace("def causal_mask", "# read the paper first\ndef causal_mask")
+    clone.put(**{"02_attention": [cell("code", newer, "02-causal_mask") if source(c) == STUB else c for c in LESSON]})
+    clone.update()
+    there = texts(clone.mine())
+    assert MINE in there and any("read the paper" in text for text in there)
+
+
 # --- accidents ---
 
 KILLED = """
@@ -433,8 +453,10 @@ def test_lab_opens_the_copy_at_its_first_lesson(tmp_path, monkeypatch):
     done = CliRunner().invoke(course, ["lab", "--dir", str(tmp_path / "w"), "--", "--no-browser", "--ip=0.0.0.0"])
     assert done.exit_code == 0, done.output
     [(line, env)] = became
-    assert line == [sys.executable, "-m", "jupyterlab", "--notebook-dir", str(tmp_path / "w"),
-                    "--LabApp.default_url=/lab/tree/00_start_here.ipynb", "--no-browser", "--ip=0.0.0.0"]  # fmt: skip
+    assert line == [sys.executable, "-c", command.LAB, "--notebook-dir", str(tmp_path / "w"),
+                    "--LabApp.default_url=/lab/tree/00_start_here.ipynb",
+                    "--ServerApp.kernel_spec_manager_class=lib.course.headless.this_python.ThisPython",
+                    "--no-browser", "--ip=0.0.0.0"]  # fmt: skip
     assert env["COURSE_WORKSPACE"] == str(tmp_path / "w"), "a terminal in JupyterLab finds it, too"
     assert (tmp_path / "w" / "00_start_here.ipynb").is_file() and "13 lessons put into" in done.output
 

@@ -2,6 +2,9 @@
 
 import math
 import random
+import re
+import string
+import unicodedata
 from statistics import NormalDist
 
 import numpy as np
@@ -29,6 +32,7 @@ from lib.decide.evaluation import (
     token_f1,
     try_judge,
     wilson,
+    words,
     wrong_choice,
 )
 from lib.errors import CourseError
@@ -242,6 +246,62 @@ def test_overlap_by_hand():
     assert overlap(["!"], ["!"], n=3) == [0.0]
     assert contaminated(["two three four", "three two four", "zero one two three"], training, n=3) == [0, 2]
     assert contaminated(["x y z"], training, n=3, share=0.0) == []
+
+
+# One sentence and another with half of its words, in scripts and kinds of text that ASCII's letters cannot hold.
+SCRIPTS = {
+    "Russian": ("Заказ отправлен сегодня утром курьером", "Заказ отправлен вчера вечером"),
+    "Ukrainian": ("Їхній ґанок виходить на площу", "Їхній ґанок стоїть за рогом"),
+    "Greek": ("Η παραγγελία στάλθηκε σήμερα", "Η παραγγελία ακυρώθηκε χθες"),
+    "Chinese": ("订单今天早上已经发出", "订单昨天被取消"),
+    "Japanese": ("注文はカスタマーに届きました", "注文はキャンセルされた"),
+    "Korean": ("주문이 오늘 아침 발송되었습니다", "주문이 오늘 취소되었습니다"),
+    "Arabic": ("تم شحن الطلب صباح اليوم", "تم إلغاء الطلب أمس"),
+    "Hebrew": ("ההזמנה נשלחה הבוקר", "ההזמנה בוטלה אתמול"),
+    "Persian": ("سفارش شما امروز ارسال می‌شود", "سفارش شما دیروز لغو شد"),
+    "Hindi": ("आपका आदेश आज सुबह भेजा गया", "आपका आदेश कल रद्द हुआ"),
+    "Thai": ("คำสั่งซื้อถูกส่งแล้ว", "คำสั่งซื้อยกเลิก"),
+    "Khmer": ("ការបញ្ជាទិញត្រូវបានផ្ញើ", "ការដឹកជញ្ជូនយឺត"),
+    "Burmese": ("အော်ဒါ ပို့ပြီးပါပြီ", "အော်ဒါ ဖျက်လိုက်ပြီ"),
+    "Tamil": ("உங்கள் ஆர்டர் இன்று அனுப்பப்பட்டது", "உங்கள் ஆர்டர் ரத்து"),
+    "Georgian": ("შეკვეთა დღეს გაიგზავნა", "შეკვეთა გუშინ გაუქმდა"),
+    "Armenian": ("Պատվերն այսօր ուղարկվել է", "Պատվերն երեկ չեղարկվել է"),
+    "Amharic": ("ትዕዛዙ ዛሬ ጠዋት ተልኳል", "ትዕዛዙ ትናንት ተሰርዟል"),
+    "Vietnamese": ("Đơn hàng đã được gửi sáng nay", "Đơn hàng bị hủy hôm qua"),
+    "German": ("Für übermäßige Größe gilt ähnliches", "Für übermäßige Eile gilt das nie"),
+    "beyond 16 bits": ("𠀋𠂢𠂤𠆢𠈓", "𠀋𠂢𠌫𠎁"),
+    "emoji": ("👍🏽🎉🙂🚀", "👍🏽🎉🙁"),
+    "full width": ("ＡＢＣ　１２３　ＸＹＺ", "ＡＢＣ　４５６"),
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scores_and_traps_read_any_script(script):
+    text, other = SCRIPTS[script]
+    for shape in "NFC", "NFD":  # é as one sign, or as two
+        same = unicodedata.normalize(shape, text)
+        assert rouge(same, text, stem=True)["rougeL"] == (1, 1, 1) and token_f1(same, text) == 1
+        assert overlap([same], [f"{text}. {other}"], n=2) == [1.0] and contaminated([same], [text]) == [0]
+        assert 0 < rouge(same, other)["rouge1"].f1 < 1 and 0 <= token_f1(same, other) < 1
+        assert overlap([same], [other], n=99) == [0.0] and contaminated([same], [other]) == []
+    assert exact_match(f"{text}。", text) and rouge(text, "entirely other")["rouge1"].f1 == 0
+
+
+def test_without_spaces_each_letter_is_a_word():
+    assert words("订单 OK, 3个") == ["订", "单", "ok", "3", "个"]
+    assert words("カメラー") == ["カ", "メ", "ラ", "ー"] and words("สวัสดี") == ["ส", "วั", "ส", "ดี"]
+    assert words("e\u0301te\u0301 «été»") == ["été", "été"] and words("नमस्ते, it’s") == ["नमस्ते", "it", "s"]
+    assert token_f1("我爱北京", "我爱上海。") == pytest.approx(0.5)
+
+
+def test_what_is_ascii_scores_as_it_always_did():
+    draw = random.Random(1)
+    for _ in range(500):
+        text = "".join(draw.choices(string.printable, k=draw.randint(0, 40)))
+        assert words(text) == re.findall("[a-z0-9]+", text.lower())
+        plain = "".join(c for c in text.lower() if c not in string.punctuation)
+        assert normalise(text) == " ".join(re.sub(r"\b(a|an|the)\b", " ", plain).split())
+        assert evaluation._pieces(text) == normalise(text).split()
 
 
 def test_judges_with_known_habits():

@@ -21,44 +21,28 @@ import psutil
 import pytest
 import torch
 from openai import OpenAI
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny import talker
+from tokenizers import Tokenizer, models
 
 from lib.adapt import adapters, lora
 from lib.course.cli import main
 from lib.errors import CourseError
 from lib.generation import generate
 from lib.inference.engine import Engine
-from lib.inference.server import PAGE, Conversation, Limits, content_policy, listen, running
+from lib.inference.server import PAGE, Conversation, Limits, Refused, content_policy, listen, parse, running
 from lib.transformer import Config, Transformer
 from lib.weights import pretrained
 from lib.weights.pretrained import ChatTokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOKEN = "a-token-of-this-test"
-MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 HELLO = [{"role": "user", "content": "hello"}]
 LIMITS = Limits(body=20_000, messages=20, max_tokens=400, body_seconds=1.0, answer_seconds=60)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny model, and a tokenizer of bytes with the marks of a chat."""
-    where = tmp_path_factory.mktemp("tiny")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    library = Tokenizer(models.BPE({sign: i for i, sign in enumerate(alphabet)}, []))
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    library.decoder = decoders.ByteLevel()
-    library.add_special_tokens(MARKS)
-    library.save(str(where / "tokenizer.json"))
-    torch.manual_seed(0)
-    model = Transformer(Config.llama(vocab_size=259, block_size=1024, n_layer=2, n_head=4, n_kv_head=2, d_model=32))
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.3)
-    with torch.no_grad():  # it writes letters, and does not end its turn by itself
-        model.embedding.weight[258] = 0
-    pretrained.save(model, where)
-    return where
+    return talker(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -382,6 +366,117 @@ def test_the_field_that_is_wrong_is_named(tiny):
         assert post(tiny, json.dumps(good(**fields)))[2]["error"]["param"] == param
 
 
+def said(fields):
+    """What `parse` says of a request with these fields: the refusal's field and message, or nothing."""
+    try:
+        parse(json.dumps({"model": "tiny", "messages": HELLO} | fields).encode(), LIMITS, "tiny")
+    except Refused as refusal:
+        error = refusal.body["error"]
+        assert refusal.status == 400 and error["message"].startswith(error["param"])
+        return error["param"], error["message"]
+
+
+def heard(*content, **fields):
+    return {"messages": [*HELLO, {"role": "user", "content": list(content)} | fields]}
+
+
+# What a field asks for: nothing of the answer, or what it gets anyway.
+HARMLESS = [
+    *({name: value} for name in ("user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+                                 "service_tier") for value in ("x", None)),
+    {"metadata": {"a": "b"}}, {"store": True}, {"prediction": {"type": "content", "content": "hello"}},
+    *({name: None} for name in ("functions", "tools", "tool_choice", "function_call", "parallel_tool_calls",
+                                "reasoning_effort", "verbosity", "logit_bias", "response_format", "audio", "seed",
+                                "stop", "max_tokens", "stream", "stream_options", "web_search_options", "top_logprobs",
+                                "a_field_of_next_year")),
+    {"tool_choice": "none"}, {"tool_choice": "auto"}, {"function_call": "none"}, {"tools": []}, {"functions": []},
+    {"parallel_tool_calls": True}, {"parallel_tool_calls": False}, {"modalities": ["text"]}, {"n": 1}, {"best_of": 1},
+    {"frequency_penalty": 0}, {"presence_penalty": 0.0}, {"logprobs": False}, {"logit_bias": {}}, {"top_k": -1},
+    {"reasoning_effort": "none"}, {"verbosity": "medium"}, {"response_format": {"type": "text"}},
+    {"stream_options": {"include_usage": False}},
+    heard({"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}),
+    heard({"type": "text", "text": "a"}, name="Ann", tool_calls=None, id="7"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", HARMLESS, ids=str)
+def test_a_field_that_leaves_the_answer_as_it_is_is_accepted(fields):
+    assert said(fields) is None
+
+
+REASONS = [
+    ({"tools": [{"type": "function"}]}, "tools", "calls no tools"),
+    ({"tool_choice": "required"}, "tool_choice", "calls no tools"),
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice", "calls no tools"),
+    ({"functions": [{"name": "f"}]}, "functions", "calls no tools"),
+    ({"response_format": {"type": "json_object"}}, "response_format", "plain text"),
+    ({"modalities": ["text", "audio"]}, "modalities", "text alone"),
+    ({"reasoning_effort": "high"}, "reasoning_effort", "without reasoning"),
+    ({"n": True}, "n", "one answer"),
+    ({"n": 3}, "n", "only 1 or null"),
+    ({"logit_bias": {"5": 1}}, "logit_bias", "no such option"),
+    ({"frequency_penalty": 0.5}, "frequency_penalty", "only 0 or null"),
+    ({"web_search_options": {}}, "web_search_options", "nothing is looked up"),
+    ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", "valid boolean"),
+    ({"stream_options": {"fast": True}}, "stream_options.fast", "not known here"),
+    (heard({"type": "image_url", "image_url": {"url": "x"}}), "messages.1.content.0", "images are not understood"),
+    (heard({"type": "text", "text": "a"}, {"type": "input_audio", "input_audio": {}}), "messages.1.content.1",
+     "sound is not understood"),
+    (heard({"type": "file", "file": {}}), "messages.1.content.0", "files are not understood"),
+    (heard({"type": "video_url"}), "messages.1.content.0", "films are not understood"),
+    (heard({"type": "hologram"}), "messages.1.content.0", "a part of type 'hologram' is not understood"),
+    (heard({"type": "text", "text": 5}), "messages.1.content.0.text", "valid string"),
+    (heard({"type": "text"}), "messages.1.content.0.text", "required"),
+    (heard({"type": "text", "text": "a", "size": 5}), "messages.1.content.0.size", "not known here"),
+    (heard(5), "messages.1.content.0", "an object"),
+    (heard(role="tool"), "messages.1.role", "'assistant'"),
+    (heard(tool_calls=[{"id": "1"}]), "messages.1.tool_calls", "calls no tools"),
+    ({"messages": [*HELLO, {"role": "assistant", "content": None}]}, "messages.1.content", "required"),
+    ({"messages": ["hello"]}, "messages.0", "an object"),
+    ({"messages": None}, "messages", "required"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "why"), REASONS, ids=str)
+def test_a_refusal_names_the_field_and_the_deepest_reason(fields, param, why):
+    named, message = said(fields)
+    assert named == param and why in message, message
+
+
+def ask(tiny, method, path, **headers):
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", tiny.port, timeout=30)) as connection:
+        connection.request(method, path, None, {"Authorization": f"Bearer {TOKEN}"} | headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/v1/models/tiny", "/v1/models/other"])
+def test_head_is_get_without_the_body(tiny, path):
+    (got, headers, body), (wanted, others, _) = ask(tiny, "HEAD", path), ask(tiny, "GET", path)
+    assert got == wanted and headers["Content-Length"] == others["Content-Length"] and body == b""
+    assert ask(tiny, "HEAD", "/v1/models", Authorization="Bearer wrong")[0] == 401
+    assert ask(tiny, "HEAD", "/v1/chat/completions")[0] == 405
+
+
+def test_no_page_of_another_host_may_speak_to_it_unless_asked(tiny):
+    theirs = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST",
+              "Access-Control-Request-Headers": "authorization,x-stainless-os"}  # fmt: skip
+    for method in ("GET", "OPTIONS"):
+        assert not [name for name in ask(tiny, method, "/v1/models", **theirs)[1] if name.lower().startswith("access-")]
+    app = "https://app.example"
+    for origins, allowed in (([app], app), (["*"], "*"), (["http://b.example"], None)):
+        engine = Engine(tiny.model, tiny.tokenizer, context=64)
+        with running(engine, tiny.tokenizer, "tiny", TOKEN, LIMITS, origins) as url:
+            there = SimpleNamespace(port=int(url.rsplit(":", 1)[1]))
+            status, headers, _ = ask(there, "OPTIONS", "/v1/chat/completions", **theirs)
+            assert headers["Access-Control-Allow-Origin"] == allowed and (status == 200) == (allowed is not None)
+            assert "Access-Control-Allow-Credentials" not in headers
+            status, headers, _ = ask(there, "GET", "/v1/models", **theirs)
+            assert status == 200 and headers["Access-Control-Allow-Origin"] == allowed
+            assert "Access-Control-Allow-Credentials" not in headers
+            assert ask(there, "GET", "/v1/models", **theirs, Authorization="")[0] == 401, "the token is asked as ever"
+
+
 def test_the_real_client_understands_the_refusals(tiny):
     with pytest.raises(openai.BadRequestError, match="context of 1000"):
         say(tiny, [{"role": "user", "content": "x" * 1500}], max_tokens=3)
@@ -422,6 +517,7 @@ def test_an_endless_body_and_a_slow_one(tiny):
 
 
 def test_other_addresses_and_methods(tiny):
+    assert "/v1/chat/completions" in post(tiny, b"{}", path="/v1/responses")[2]["error"]["message"]
     for path, status in (("/v1/completions", 404), ("/", 405), ("/docs", 404), ("/v1/models", 405)):
         got, _, answer = post(tiny, b"{}", path=path)
         assert got == status and answer["error"]["type"] == "invalid_request_error"
@@ -588,6 +684,8 @@ def test_smollm2_answers_through_the_command():
         (["--host", "192.0.2.1"], "choose another --port"),
         (["--context", "5000"], "more than block_size=1024"),
         (["--device", "abacus"], "unknown device"),
+        (["--cors", "app.example"], "no origin"),
+        (["--cors", "https://app.example/page"], "no origin"),
         (["--model", "nowhere"], "no model folder"),
     ],
 )

@@ -2,13 +2,13 @@
 
 import asyncio
 import hashlib
-import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 
 import nbformat
 
-from lib.course.headless.jupyter import QUIET, brief, kill_group
+from lib.course.headless.jupyter import QUIET, brief, kill_group, nobodys
 from lib.errors import CourseError
 from lib.lesson.files import write_atomic
 from lib.lesson.series import Lesson
@@ -55,12 +55,15 @@ def execute(nb: nbformat.NotebookNode, lesson: Lesson, timeout: float) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+    from lib.course.headless.this_python import Manager
+
     with tempfile.TemporaryDirectory() as home:
-        env = {**os.environ, "COURSE_PRESET": "cpu", "CUDA_VISIBLE_DEVICES": "", "COURSE_HOME": home}
+        env = {**nobodys(Path(home)), "COURSE_PRESET": "cpu", "CUDA_VISIBLE_DEVICES": "", "COURSE_HOME": home}
         client = NotebookClient(
             nb,
             timeout=timeout,
             kernel_name=KERNEL["name"],
+            kernel_manager_class=Manager,
             extra_arguments=QUIET,
             resources={"metadata": {"path": str(lesson.path.parent)}},
         )

@@ -38,6 +38,7 @@ def generate(
     wrote. Without sampling options the likeliest token is taken each time; with any of them, tokens are drawn.
     The prompt and the new tokens must fit the model's block: nothing is dropped to make room.
     """
+    from lib.device import generator
     from lib.generation import check_sampling
     from lib.inference.decoding import Decoder
     from lib.inference.text import stream_text
@@ -47,6 +48,7 @@ def generate(
     options = dict(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                    repetition_penalty=repetition_penalty)
     check_sampling(**options)  # before the seconds that loading takes
+    generator(seed)
     model, tokenizer = load_model(source)
     if chat and getattr(tokenizer, "eos_id", None) is None:
         raise CourseError(f"the model in {source} knows no conversations; leave out --chat")

@@ -10,6 +10,10 @@ import click
 
 from lib.errors import CourseError
 
+# Through lib, which keeps out what it keeps out of every process.
+LAB = "import sys, lib; from jupyterlab.labapp import main; sys.argv[0] = 'jupyter-lab'; sys.exit(main())"
+KERNEL = "lib.course.headless.this_python.ThisPython"
+
 
 @click.command("lab")
 @click.argument("jupyter", nargs=-1, type=click.UNPROCESSED, metavar="[-- JUPYTERLAB OPTION...]")
@@ -27,6 +31,7 @@ def lab(jupyter: tuple[str, ...], folder: Path | None, only: bool) -> int:
     What you had written into notebooks/, where the lessons themselves are, is carried over on the first call. What
     stands after `--` goes to JupyterLab, as in: course lab -- --no-browser
     """
+    from lib.course.headless.jupyter import nobodys
     from lib.course.own_copy import workspace
     from lib.lesson import series
 
@@ -41,18 +46,21 @@ def lab(jupyter: tuple[str, ...], folder: Path | None, only: bool) -> int:
         return 0
     if importlib.util.find_spec("jupyterlab") is None:
         raise CourseError("JupyterLab is not installed; run make setup, then try again")
-    return _become(command(folder, lessons[0].path.name, jupyter), os.environ | {"COURSE_WORKSPACE": str(folder)})
+    env = nobodys(folder / workspace.KEPT) | {"COURSE_WORKSPACE": str(folder)}
+    return _become(command(folder, lessons[0].path.name, jupyter), env)
 
 
 def command(folder: Path, first: str, options: tuple[str, ...] = ()) -> list[str]:
     """The command line of JupyterLab on that folder, opened at that notebook."""
     place = ["--notebook-dir", str(folder), f"--LabApp.default_url=/lab/tree/{first}"]
-    return [sys.executable, "-m", "jupyterlab", *place, *options]
+    kernel = f"--ServerApp.kernel_spec_manager_class={KERNEL}"
+    return [sys.executable, "-c", LAB, *place, kernel, *options]
 
 
 def _become(line: list[str], env: dict[str, str]) -> int:
     """Run a program in this one's place, so that Ctrl-C, and a container's end, reach it and nobody else."""
     if os.name == "posix":
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         os.execve(line[0], line, env)
     return subprocess.run(line, env=env).returncode

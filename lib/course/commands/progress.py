@@ -38,7 +38,7 @@ def progress(html: Path | None, export: Path | None, remove: bool) -> None:
 
 
 def _overview() -> Overview:
-    from lib.exercises.exercise import exercises
+    from lib.exercises.outline import outline
     from lib.lesson import series
 
     made, notes = checks()
@@ -49,7 +49,7 @@ def _overview() -> Overview:
             title = lesson.title
         except CourseError as problem:  # a notebook that was saved with conflict markers, say
             title, notes = lesson.name, [*notes, str(problem)]
-        here = standings(exercises(lesson.number), made)
+        here = standings(outline(lesson.number), made)
         chapters.append(Chapter(lesson.number, title, here, guesses.get(lesson.number, {})))
     return Overview(chapters, made, guesses, notes)
 

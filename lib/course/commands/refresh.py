@@ -12,9 +12,11 @@ def refresh(names: tuple[str, ...], no_run: bool) -> None:
     Brings its exercise cells in step with lib/exercises, executes it in place under the cpu preset
     and writes it in one normal form. Nothing is written if a cell fails or prints to stderr. For authors.
     """
-    from lib.course.authoring.renewal import refresh
     from lib.lesson import series
 
-    for lesson in series.find(names):
+    lessons = series.find(names)  # before the second that the rest takes
+    from lib.course.authoring.renewal import refresh
+
+    for lesson in lessons:
         changed = refresh(lesson, run=not no_run)
         click.echo(f"{lesson.stem}: {'refreshed' if changed else 'unchanged'}")

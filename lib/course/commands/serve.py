@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import secrets
 
 import click
@@ -34,6 +35,8 @@ VARIABLE = "COURSE_SERVE_TOKEN"
               help="Largest request (413 beyond).")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=600, show_default=True, metavar="SECONDS",
               help="Longest time for one answer, waiting included (504 beyond).")
+@click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
+              help="Whose pages may speak to it in a browser, as https://app.example; * for all; default: its own.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N",
               help="CPU threads to compute on.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
@@ -50,6 +53,7 @@ def serve(
     max_tokens: int,
     max_body: int,
     timeout: float,
+    origins: tuple[str, ...],
     threads: int,
     device: str,
 ) -> int:
@@ -73,6 +77,9 @@ def serve(
     token = secrets.token_urlsafe(24) if fresh else token
     if not token or not all("!" <= c <= "~" for c in token):
         raise CourseError("a token is printable ASCII without spaces, at least one character; choose another --token")
+    for origin in origins:
+        if not re.fullmatch(r"\*|(null|[a-z][a-z0-9+.-]*://[^\s/?#@]+)", origin):
+            raise CourseError(f"--cors {origin!r} is no origin; write scheme, host and port alone: https://app.example")
     where = pick_device(device)
     bound = listen(host, port)  # before the seconds that loading takes
     try:
@@ -95,7 +102,8 @@ def serve(
         del model  # the engine has its own copy of the weights
         name = name or (os.path.basename(os.path.abspath(source)))
         limits = Limits(body=max_body, max_tokens=min(max_tokens, engine.context - 1), answer_seconds=timeout)
-        server = Server(build(engine, tokenizer, name, token, limits), engine, lambda line: click.echo(line, err=True))
+        app = build(engine, tokenizer, name, token, limits, origins)
+        server = Server(app, engine, lambda line: click.echo(line, err=True))
         port = bound.getsockname()[1]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         click.echo(f"{name} answers at {address}/v1 (Ctrl-C ends)")

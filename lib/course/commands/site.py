@@ -92,7 +92,7 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
     for name, text in made.items():
         (pages / f"{name}.md").write_text(text, encoding="utf-8")
     for lesson in lessons:
-        text = json.dumps(for_the_web(lesson.notebook, {other.path.name for other in lessons}))
+        text = json.dumps(for_the_web(lesson.notebook, {other.path.name for other in lessons}), allow_nan=False)
         (pages / "notebooks" / lesson.path.name).write_text(text, encoding="utf-8")
 
 

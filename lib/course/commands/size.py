@@ -59,7 +59,7 @@ def size(source, device_name, as_json, listed, architecture, **options) -> None:
 
     if listed:
         names = dict(models=list(counting.shipped()), devices=list(sizing.devices()))
-        click.echo(json.dumps(names, indent=1) if as_json else _names(names))
+        click.echo(json.dumps(names, indent=1, allow_nan=False) if as_json else _names(names))
         return
     if source is None:
         raise CourseError("name a model or a config.json, such as `course size gpt2`; --list shows the names")

@@ -75,7 +75,9 @@ def train(text: Path | None, out: Path, resume: bool, shard: bool, **given: Any)
                 "--shard cuts the weights between processes, and there is one; start more by "
                 "`torchrun --nproc-per-node 2 -m lib.course train --shard`"
             )
-        options = recipe.options(out, resume, restarted, {"text": text and str(text.resolve()), **given})
+        if text is not None and text.name == "-" and not text.exists():
+            raise CourseError("--text takes a file, which --resume reads again; save what comes through a pipe first")
+        options = recipe.options(out, resume, restarted, {"text": text and str(text.absolute()), **given})
         return start(options, out, resume, shard)
     except CourseError:
         if int(os.environ.get("RANK", "0")) and parallel.torchrun():

@@ -2,6 +2,7 @@
 
 import html
 from pathlib import Path
+from urllib.parse import quote
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -84,7 +85,7 @@ def index(out: Path, results: list[Result]) -> Path:
     for result in results:
         there = (out / f"{result.name}.ipynb").exists()
         name = html.escape(result.name)
-        link = f'<a href="{name}.ipynb">{name}</a>' if there else name
+        link = f'<a href="{quote(result.name)}.ipynb">{name}</a>' if there else name
         error = f'<div class="error">{html.escape(result.error)}</div>' if result.error else ""
         rows.append(
             f"<tr><td>{link}</td><td>{html.escape(result.title)}{error}</td><td>{html.escape(result.preset)}</td>"

@@ -29,6 +29,8 @@ def main() -> int:
     from papermill.engines import NBClientEngine, papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
+    from lib.course.headless.this_python import Manager
+
     at = 0
 
     class Engine(NBClientEngine):
@@ -50,8 +52,9 @@ def main() -> int:
                     _tell(cell=at)
 
             _client = PapermillNotebookClient(
-                nb_man, kernel_name=kernel_name, startup_timeout=120, extra_arguments=QUIET
-            )
+                nb_man, kernel_name=kernel_name, kernel_manager_class=Manager, startup_timeout=120,
+                extra_arguments=QUIET,
+            )  # fmt: skip
             _client.on_notebook_start = lambda **_: _tell(kernel=_kernel(), cells=len(order))
             _client.on_cell_start = begins
             result = _client.execute()
@@ -64,8 +67,8 @@ def main() -> int:
     papermill_engines.register("course", Engine)
     try:
         papermill.execute_notebook(
-            orders["source"],
-            orders["out"],
+            _plain(orders["source"]),
+            _plain(orders["out"]),
             parameters=orders["parameters"],
             engine_name="course",
             kernel_name="python3",
@@ -94,8 +97,13 @@ def _outputs(nb: Any) -> list[Any]:
     return [output for cell in nb.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+def _plain(path: str) -> str:
+    """A path in which braces are braces; papermill would put parameters there."""
+    return path.replace("{", "{{").replace("}", "}}")
+
+
 def _tell(**event: Any) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.write(json.dumps(event, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 

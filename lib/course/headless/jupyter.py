@@ -1,11 +1,27 @@
-"""What everybody who starts a Jupyter kernel needs: quiet options, an error in one line, a way to end it."""
+"""What everybody who starts a Jupyter kernel needs: an environment that is nobody's, an error in one line, an end."""
 
+import importlib.util
 import os
 import re
 import signal
+from pathlib import Path
 
 QUIET = ["--log-level=ERROR"]  # no advice about transport encryption between two processes of one machine
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+PERSONAL = {"MPLBACKEND", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONOPTIMIZE", "PYTHONINSPECT", "PYTHONBREAKPOINT"}
+
+
+def nobodys(folder: Path) -> dict[str, str]:
+    """This process's environment without what its user has set for other work: IPython's settings and start-up files,
+    Matplotlib's looks and backend, Python's warnings and optimisation. folder: where IPython may write.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in PERSONAL}
+    env["IPYTHONDIR"] = str(folder / "ipython")
+    if found := importlib.util.find_spec("matplotlib"):
+        env["MATPLOTLIBRC"] = str(Path(found.origin).parent / "mpl-data" / "matplotlibrc")
+    return env
 
 
 def brief(name: str, text: str) -> str:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.course.headless.jupyter import kill_group
+from lib.course.headless.jupyter import kill_group, nobodys
 from lib.errors import CourseError
 from lib.lesson.expectations import seconds as expected_seconds
 from lib.lesson.files import write_json
@@ -165,7 +165,11 @@ def _typed(lesson: Lesson, name: str, text: str, default: Any) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not kind:
-        raise CourseError(f"parameter {name!r} of lesson {lesson.stem} is {_kinds(kind)}, not {text!r}")
+        raise CourseError(f"parameter {name!r} of lesson {lesson.stem} is {_kinds(kind)}, not {text[:200]!r}")
+    try:
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError):
+        raise CourseError(f"parameter {name!r} takes finite numbers, texts and lists, not {text[:200]!r}") from None
     return value
 
 
@@ -184,8 +188,8 @@ def key(job: Job) -> str:
     ]
     own = Path(job.env["COURSE_OWN"]).glob("*.py") if "COURSE_OWN" in job.env else ()
     answers = [[path.name, hashlib.sha256(_bytes(path)).hexdigest()] for path in sorted(own)]
-    what = json.dumps([cells, job.parameters, job.preset, _library(), answers, platform.python_version()])
-    return hashlib.sha256(what.encode()).hexdigest()
+    what = [cells, job.parameters, job.preset, _library(), answers, platform.python_version()]
+    return hashlib.sha256(json.dumps(what, allow_nan=False).encode()).hexdigest()
 
 
 def _library() -> str:
@@ -299,12 +303,11 @@ class _Runner:
             old.unlink(missing_ok=True)
         task.key = key(task.job)  # of the code it starts with: what is written while it runs is not what ran
         env = {
-            **os.environ,
+            **nobodys(place),
             # A lesson computes on one thread unless it asks for more; more than its share of cores never pays.
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // self.workers)),
             "COURSE_HOME": str(place / "home"),  # the learner's own guesses are not part of a headless run,
             "COURSE_OWN": str(place / "home" / "own"),  # nor is the learner's own code, unless the job says so
-            "IPYTHONDIR": str(place / "ipython"),
             "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
             **task.job.env,
         }
@@ -325,7 +328,7 @@ class _Runner:
             "cwd": str(place / "work"),
         }
         with contextlib.suppress(BrokenPipeError):
-            task.process.stdin.write(json.dumps(orders).encode() + b"\n")
+            task.process.stdin.write(json.dumps(orders, allow_nan=False).encode() + b"\n")
             task.process.stdin.flush()
         threading.Thread(target=self._listen, args=(task,), daemon=True).start()
         task.state, task.started = "running", time.monotonic()

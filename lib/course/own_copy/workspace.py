@@ -264,8 +264,11 @@ def _supposed(mine: list[dict], new: list[dict]) -> list[dict]:
 
 
 def _parsed(text: str) -> dict:
-    """A notebook of nbformat 4. Raises ValueError for anything else."""
-    notebook = json.loads(text)
+    """A notebook of nbformat 4. Raises ValueError for anything else. NaN, which is no JSON, is read as null."""
+    try:
+        notebook = json.loads(text, parse_constant=lambda _: None)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
     if not isinstance(cells, list) or notebook.get("nbformat") != 4:
         raise ValueError("no notebook")
@@ -297,7 +300,7 @@ def _notebook(cells: list[dict], metadata: dict) -> dict:
 
 
 def _digest(cells: list[dict]) -> str:
-    return hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(cells, sort_keys=True, allow_nan=False).encode()).hexdigest()[:12]
 
 
 def _grade_id(cell: dict) -> str:

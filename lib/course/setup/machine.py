@@ -220,7 +220,7 @@ def report(findings: list[Finding]) -> str:
 def as_json(findings: list[Finding]) -> str:
     """One object: ok, and the findings."""
     told = [{"name": f.name, "state": f.state, "what": f.what, "fix": f.fix} for f in findings]
-    return json.dumps({"ok": healthy(findings), "findings": told}, indent=1, ensure_ascii=False)
+    return json.dumps({"ok": healthy(findings), "findings": told}, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 def healthy(findings: list[Finding]) -> bool:

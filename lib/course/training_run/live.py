@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from lib.course.output import say
 from lib.course.training_run.run_folder import VERSION, plot, save, writing
 from lib.errors import CourseError
 from lib.generation import generate
@@ -96,7 +96,7 @@ class Run:
             if self.display is not None:
                 self.display.console.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
-                click.echo(text, err=True)
+                say(text, err=True)
         self.keep(history, "running")
 
     def whole(self) -> Transformer:
@@ -132,6 +132,14 @@ class Run:
         with writing(self.out):
             write_json(self.out / "record.json", record)
 
+    def diverged(self, history: History) -> str:
+        """Keep what the run saw before it went astray; what is left of it, in words."""
+        if self.team.leader:
+            self.keep(history, "diverged")
+        self.team.meet()  # or the leader is ended before it has
+        kept = self.out / "checkpoint.safetensors"
+        return f"the last good checkpoint is {kept}" if kept.exists() else "there was no checkpoint yet"
+
     def end(self, history: History) -> int:
         """Save all there is to keep; the exit status."""
         finished = history.step == self.config.steps
@@ -142,12 +150,15 @@ class Run:
             with writing(self.out):
                 plot(history, self.out / "loss.png")
             if finished:
-                click.echo(
+                if history.val_loss[-1] > history.val_loss[0]:
+                    worse = "the held-out loss is higher than before the first step; a smaller --lr may help"
+                    say(f"course: {worse}", err=True)
+                say(
                     f"held-out loss {history.val_loss[-1]:.3f} after {history.step} steps, {history.tokens:,} tokens, "
                     f"{history.seconds:.1f} s; all in {self.out}"
                 )
             else:
-                click.echo(
+                say(
                     f"course: stopped after step {history.step} of {self.config.steps}, all saved; "
                     f"`course train --resume --out {self.out}` goes on",
                     err=True,

@@ -16,6 +16,7 @@ from lib.errors import CourseError
 from lib.trainer import memory, parallel
 from lib.trainer.history import History
 from lib.trainer.parallel import Team
+from lib.trainer.sound import Diverged
 from lib.training import TrainConfig
 from lib.transformer import Config, Transformer, count_parameters
 
@@ -37,6 +38,8 @@ def start(options: dict[str, Any], out: Path, resume: bool, shard: bool) -> int:
         with threads(crew), run.signals(), run.bar() as progress:
             try:
                 history = training.train(model, train_ids, val_ids, config, run.look, out, progress, run.watch, team)
+            except Diverged as problem:
+                raise CourseError(f"{problem}; {run.diverged(problem.history)}") from None
             except (RuntimeError, MemoryError) as error:
                 says = _what_to_do(error, sizes, config, team)
                 if not says:
