@@ -35,7 +35,7 @@ _SILENT = """
     reorder_and_upcast_attn gradient_checkpointing chunk_size_feed_forward return_dict use_return_dict
     output_hidden_states output_attentions output_scores is_decoder use_bfloat16 tf_legacy_loss
     summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
-    id2label label2id num_labels problem_type finetuning_task task_specific_params
+    id2label label2id num_labels _num_labels problem_type finetuning_task task_specific_params
     tokenizer_class model_max_length max_sequence_length prefix is_llama_config transformers.js_config
     unsloth_version unsloth_fixed
     max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups diversity_penalty
@@ -109,13 +109,14 @@ def rope_theta(theirs: Mapping) -> float:
         rope = theirs.get(field) or {}
         if not isinstance(rope, Mapping):
             raise CourseError(f"rotary scaling should be an object, not {rope!r}; use a model with plain rotary positions")
+        for name in ("rope_type", "type"):
+            if rope.get(name, "default") != "default":
+                raise CourseError(
+                    f"rotary scaling {rope[name]!r} is not supported; use a model with plain rotary positions"
+                )
         for name, value in rope.items():
-            if name in ("rope_type", "type"):
-                if value != "default":
-                    raise CourseError(
-                        f"rotary scaling {value!r} is not supported; use a model with plain rotary positions"
-                    )
-            elif name != "rope_theta" and value is not None and not (name == "partial_rotary_factor" and value == 1):
+            silent = value is None or (name == "partial_rotary_factor" and value == 1)
+            if name not in ("rope_type", "type", "rope_theta") and not silent:
                 raise CourseError(
                     f"rotary field {name} is {_short(value)}, which is not understood; "
                     f"use a model with plain rotary positions"

@@ -149,6 +149,16 @@ def config_to_hf(config: Config) -> dict:
         family, allowed = "llama", config.qkv_bias == config.out_bias
     if not allowed:
         raise CourseError(f"the {family} family has no biases like these; drop them or the sliding window")
+    own = {  # said to another family, some of these would make it another model
+        "llama": dict(attention_bias=config.qkv_bias, mlp_bias=config.mlp_bias),
+        "mistral": dict(sliding_window=window),
+        "qwen2": dict(
+            sliding_window=window,
+            use_sliding_window=window is not None,
+            max_window_layers=0 if window else config.n_layer,
+            layer_types=["sliding_attention" if window else "full_attention"] * config.n_layer,
+        ),
+    }
     return shared | dict(
         model_type=family,
         architectures=[f"{PREFIX[family]}ForCausalLM"],
@@ -163,11 +173,7 @@ def config_to_hf(config: Config) -> dict:
         rms_norm_eps=config.norm_eps,
         rope_theta=config.rope_theta,  # for transformers 4
         rope_parameters=dict(rope_type="default", rope_theta=config.rope_theta),
-        attention_bias=config.qkv_bias,
-        mlp_bias=config.mlp_bias,
-        sliding_window=window,
-        use_sliding_window=window is not None,
-        layer_types=["sliding_attention" if window else "full_attention"] * config.n_layer,
+        **own[family],
     )
 
 
