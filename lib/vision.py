@@ -95,7 +95,7 @@ class VisionTransformer(nn.Module):
         if self.config.position == "learned":
             x = x + self.positions.weight  # (B, T, D)
         elif self.config.position == "sinusoidal":
-            x = x + sinusoidal(torch.arange(x.size(1), device=x.device), x.size(2))  # (B, T, D)
+            x = x + sinusoidal(torch.arange(x.size(1), device=x.device), x.size(2)).to(x.dtype)  # (B, T, D)
         x = self.dropout(x)  # (B, T, D)
         for block in self.blocks:
             x = block(x, EVERYONE)  # (B, T, D)

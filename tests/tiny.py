@@ -38,4 +38,9 @@ def talker(where: Path) -> Path:
     with torch.no_grad():  # it writes letters, and does not end its turn by itself
         model.embedding.weight[258] = 0
     pretrained.save(model, where)
+    (where / "chat_template.jinja").write_text(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n"
+    )
+    (where / "generation_config.json").write_text('{"eos_token_id": [258]}')
     return where

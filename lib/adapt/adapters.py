@@ -12,9 +12,15 @@ from torch import Tensor
 from lib.adapt.lora import LoRALinear, lora_layers, places, put
 from lib.errors import CourseError
 from lib.transformer import Transformer
-from lib.weights.pretrained import LLAMA_NAMES
+from lib.weights.pretrained import LLAMA_NAMES, NUMBERS
 
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
+# What adapter_config.json may say: what is used, and what says nothing about what the adapter computes. Any other field
+# that is set may make it another kind of adapter.
+UNDERSTOOD = frozenset("""
+    peft_type task_type r lora_alpha use_rslora bias init_lora_weights target_modules exclude_modules
+    layers_to_transform layers_pattern lora_dropout inference_mode base_model_name_or_path revision peft_version
+    auto_mapping megatron_core qalora_group_size ensure_weight_tying
+""".split())
 
 
 def _their_key(place: str, side: str) -> str:
@@ -122,7 +128,7 @@ def _read(folder: Path) -> tuple[dict, list[float] | None, dict[str, Tensor]]:
         about = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             kept = (file.metadata() or {}).get("base_sample")
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}
+            stored = {name: file.get_tensor(name) for name in file.keys()}
         sample = json.loads(kept) if kept else None
         _ = about["peft_type"], int(about["r"]), float(about["lora_alpha"])
     except FileNotFoundError as error:
@@ -131,15 +137,23 @@ def _read(folder: Path) -> tuple[dict, list[float] | None, dict[str, Tensor]]:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())
         raise CourseError(f"{folder} holds no whole adapter ({why}); save it again") from None
-    return about, sample, tensors
+    for name, tensor in stored.items():
+        if tensor.dtype not in NUMBERS:
+            raise CourseError(f"{name!r} in {folder} is stored as {str(tensor.dtype).removeprefix('torch.')}, which is "
+                              f"not understood; save the adapter in float32, bfloat16 or float16")  # fmt: skip
+    return about, sample, {name: tensor.float() for name, tensor in stored.items()}
 
 
 def _refuse_other_kinds(folder: Path, about: dict) -> None:
     kind = about["peft_type"]
     if kind != "LORA" or int(about["r"]) < 1:
         raise CourseError(f"{folder} holds an adapter of kind {kind!r}; only LORA is supported")
-    if used := [name for name in UNSUPPORTED if about.get(name)]:
+    if used := sorted(name for name, value in about.items() if value and name not in UNDERSTOOD):
         raise CourseError(f"the adapter in {folder} uses {used[0]}, which is not supported; save one without it")
+    start = about.get("init_lora_weights")
+    if not isinstance(start, bool) and start not in (None, "gaussian", "eva", "orthogonal"):  # PiSSA, OLoRA and others change the base, too
+        raise CourseError(f"the adapter in {folder} began as init_lora_weights {start!r}, which may change the base "
+                          f"weights, too; save it converted to a plain LoRA")  # fmt: skip
     if about.get("bias", "none") != "none":
         raise CourseError(f"the adapter in {folder} trains biases, which is not supported; save one without them")
 

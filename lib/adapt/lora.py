@@ -31,8 +31,9 @@ class LoRALinear(nn.Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight.requires_grad_(False), layer.bias  # (out, in), (out,) or None
-        self.a = nn.Parameter(torch.empty(rank, layer.in_features, device=self.weight.device))  # (r, in)
-        self.b = nn.Parameter(torch.zeros(layer.out_features, rank, device=self.weight.device))  # (out, r)
+        same = dict(device=self.weight.device, dtype=self.weight.dtype)
+        self.a = nn.Parameter(torch.empty(rank, layer.in_features, **same))  # (r, in)
+        self.b = nn.Parameter(torch.zeros(layer.out_features, rank, **same))  # (out, r)
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
         self.scale, self.merged, self.on = alpha / rank, False, True
 

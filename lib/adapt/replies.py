@@ -1,12 +1,14 @@
 """What a model answers to many prompts at once, and what an answer costs."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 import torch
 
 from lib.adapt.workers import side_by_side
 from lib.generation import generate, left_pad
 from lib.inference.decoding import Decoder
+from lib.inference.text import endings
 from lib.transformer import Transformer
 
 
@@ -26,13 +28,13 @@ def reply(
     """
     by_length = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     batches = [by_length[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-    writer = Decoder(model, rows=min(batch_size, len(prompts)))
+    ends, writer = endings(tokenizer), Decoder(model, rows=min(batch_size, len(prompts)))
 
     def answers(places: list[int]) -> list[str]:
         tokens, padding = left_pad([prompts[i] for i in places], device=model.embedding.weight.device)
-        out = generate(writer, tokens, most, stop={tokenizer.eos_id}, padding=padding)[:, tokens.size(1) :]
-        ends = [ids.index(tokenizer.eos_id) if tokenizer.eos_id in ids else len(ids) for ids in out.tolist()]
-        return [tokenizer.decode(ids[:end]).strip() for ids, end in zip(out.tolist(), ends, strict=True)]
+        out = generate(writer, tokens, most, stop=ends, padding=padding)[:, tokens.size(1) :]
+        said = [list(takewhile(lambda id: id not in ends, ids)) for ids in out.tolist()]
+        return [tokenizer.decode(ids).strip() for ids in said]
 
     with side_by_side(workers) as work:
         said = [text for some in work(answers, batches) for text in some]

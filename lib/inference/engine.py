@@ -26,7 +26,7 @@ from lib.attention import Context
 from lib.errors import CourseError
 from lib.generation import check_sampling, choose
 from lib.inference.decoding import Decoder
-from lib.inference.text import Text
+from lib.inference.text import Text, endings
 from lib.transformer import Config, Transformer
 
 ROUND = 64  # looked-up lengths are multiples of this, so that sums come out alike whoever else is in the batch
@@ -142,7 +142,7 @@ class Engine:
     """Writes for many requests at once. `submit` and `cancel` may be called from any thread.
 
     model: a Transformer, which is laid out anew for batches (lib.inference.decoding), or a Decoder. tokenizer: with
-    `decode`, and with `eos_id` where a token ends a turn. max_batch: how many write at once; context: the most tokens
+    `decode`, and with `ends` or `eos_id` where tokens end a turn. max_batch: how many write at once; context: the most tokens
     of a prompt and its answer; max_waiting: how many more may wait; chunk: how much of a prompt is read between two
     steps.
     A prompt is read by itself, always cut at the same places, so a greedy answer is the same in whatever company.
@@ -169,7 +169,7 @@ class Engine:
         weight = model.embedding.weight
         # Laid out for several rows also where max_batch is 1: one row then rounds as it does among others.
         self.model = model if isinstance(model, Decoder) else Decoder(model, rows=max(2, max_batch))
-        self.tokenizer, self.eos_id = tokenizer, getattr(tokenizer, "eos_id", None)
+        self.tokenizer, self.ends = tokenizer, endings(tokenizer)
         self.max_batch, self.context, self.max_waiting, self.chunk = max_batch, context, max_waiting, chunk
         self.rows = Rows(model.config, max_batch, context, weight.device, weight.dtype)
         self._waiting: deque[Request] = deque()
@@ -329,7 +329,7 @@ class Engine:
             request, token = seat.request, likeliest[i]
             if request.temperature is not None:
                 token = choose(logits[i : i + 1], request.temperature, None, request.top_p, seat.rng).item()
-            if token == self.eos_id:
+            if token in self.ends:
                 self._end(seat, "stop")
                 continue
             seat.last = token

@@ -166,28 +166,6 @@ def _message(message: Any, at: str) -> Any:
     return message
 
 
-class Conversation:
-    """Messages to ids, as the tokenizer's own `chat` does, except that what a message says is never a control token.
-
-    A user who writes <|im_end|> must not thereby end his turn and begin the system's.
-    """
-
-    def __init__(self, tokenizer):
-        from tokenizers import Tokenizer
-
-        self.chat = tokenizer
-        self.words = Tokenizer.from_str(tokenizer.tokenizer.to_str())
-        self.words.encode_special_tokens = True  # <|im_end|> within a text is seven ordinary tokens
-
-    def __call__(self, messages: list[dict[str, str]]) -> list[int]:
-        if messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": self.chat.SYSTEM}, *messages]
-        start, end, line = (self.chat.encode(mark) for mark in ("<|im_start|>", "<|im_end|>", "\n"))
-        turns = (f"{m['role']}\n{m['content']}" for m in messages)
-        ids = [start + self.words.encode(turn, add_special_tokens=False).ids + end + line for turn in turns]
-        return [id for turn in ids for id in turn] + self.chat.encode("<|im_start|>assistant\n")
-
-
 class Answer:
     """One request on its way through the engine: its pieces, awaited in the event loop."""
 
@@ -332,7 +310,6 @@ def build(
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "HEAD", "POST"],
                            allow_headers=["*"], allow_credentials=False, expose_headers=["Retry-After"])
-    conversation = Conversation(tokenizer)
     created = int(time.time())
     page = PAGE.read_text(encoding="utf-8")
     policy = content_policy(page)
@@ -393,8 +370,8 @@ def build(
     async def chat(request: Request) -> Response:
         admit(request)
         asked = parse(await read_body(request, limits), limits, name)
-        prompt = await asyncio.to_thread(conversation, [message.plain() for message in asked.messages])
         try:
+            prompt = await asyncio.to_thread(tokenizer.chat, [message.plain() for message in asked.messages])
             answer = Answer(engine, to_engine(asked, prompt, engine, limits), limits.answer_seconds)
         except Full:
             raise Refused(429, "the queue is full; try again in a moment", "rate_limit_error", code="queue_full",

@@ -56,6 +56,12 @@ def _overlap(text: str, stop: str) -> int:
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
 
 
+def endings(tokenizer) -> frozenset[int]:
+    """The ids that end a text: all that a model's folder declares (`ends`), else the one `eos_id`, if any."""
+    one = getattr(tokenizer, "eos_id", None)
+    return frozenset(getattr(tokenizer, "ends", () if one is None else (one,)))
+
+
 def stream_text(
     model: Transformer, tokenizer, ids: Sequence[int], max_new_tokens: int, stop: Collection[int] = (), **options
 ) -> Iterator[str]:

@@ -5,7 +5,7 @@ the switches in Config and the names of the tensors, so a family is two small ta
 """
 
 import json
-import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from lib.errors import CourseError
 from lib.transformer import Config, Transformer
+from lib.weights.chat import ChatTokenizer
+from lib.weights.declared import FAMILIES, PREFIX, positive, refuse_other_class, refuse_unknown, rope_theta, switch, whole, window
 
-FAMILIES = ("gpt2", "llama", "mistral", "qwen2")
 ACTIVATIONS = {
     "silu": "silu",
     "gelu": "gelu",
@@ -55,53 +56,9 @@ GPT2_NAMES = {
 GPT2_TRANSPOSED = ("attention.out", "mlp.up", "mlp.down")  # GPT-2 stores these as (in, out)
 
 
-def _int(theirs: Mapping, *names: str, default: int | None = None) -> int:
-    for name in names:
-        if theirs.get(name) is not None:
-            value = theirs[name]
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise CourseError(f"config field {name} should be a positive whole number, not {value!r}")
-            return value
-    if default is None:
-        raise CourseError(f"the config has no {names[0]!r}; is this a language model's config.json?")
-    return default
-
-
-def _float(theirs: Mapping, name: str, default: float) -> float:
-    value = default if theirs.get(name) is None else theirs[name]
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise CourseError(f"config field {name} should be a positive number, not {value!r}")
-    return float(value)
-
-
-def _rope_theta(theirs: Mapping) -> float:
-    """Rotary base, from transformers 5's `rope_parameters` or the older `rope_theta` and `rope_scaling`."""
-    rope = theirs.get("rope_parameters") or theirs.get("rope_scaling") or {}
-    if not isinstance(rope, Mapping):
-        raise CourseError(f"rotary scaling should be an object, not {rope!r}; use a model with plain rotary positions")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise CourseError(f"rotary scaling {kind!r} is not supported; use a model with plain rotary positions")
-    return _float(rope if "rope_theta" in rope else theirs, "rope_theta", 10000.0)
-
-
-def _window(theirs: Mapping, family: str) -> int | None:
-    """The sliding window, if all layers share one; the Transformer has no other kind. Defaults are transformers'."""
-    used = family == "mistral" or (family == "qwen2" and theirs.get("use_sliding_window"))
-    if not used or theirs.get("sliding_window", 4096) is None:
-        return None
-    window = _int(theirs, "sliding_window", default=4096)
-    if family == "mistral":
-        return window
-    L, kinds = _int(theirs, "num_hidden_layers"), theirs.get("layer_types")
-    if kinds is None:  # older files: the first layers see everything
-        whole = 0 if theirs.get("max_window_layers") == 0 else _int(theirs, "max_window_layers", default=28)
-        kinds = ["full_attention" if i < whole else "sliding_attention" for i in range(L)]
-    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
-        raise CourseError(f"config field layer_types should be a list of names, not {kinds!r}")
-    if len(set(kinds)) > 1:
-        raise CourseError("layers with and without a sliding window are mixed, which is not supported")
-    return window if "sliding_attention" in kinds else None
+# Stored beside weights and read by nobody: angles and masks that every model computes for itself.
+BUFFERS = re.compile(r"(.*\.)?rotary_emb\.inv_freq|(transformer\.)?h\.\d+\.attn\.(masked_)?bias")
+NUMBERS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def config_from_hf(theirs: Mapping) -> Config:
@@ -109,40 +66,49 @@ def config_from_hf(theirs: Mapping) -> Config:
     family = theirs.get("model_type")
     if family not in FAMILIES:
         raise CourseError(f"model family {family!r} is not supported; choose one of {', '.join(FAMILIES)}")
+    refuse_unknown(theirs, family)
     activation = theirs.get("activation_function" if family == "gpt2" else "hidden_act")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise CourseError(f"activation {activation!r} is not supported; known are {', '.join(ACTIVATIONS)}")
-    shared = dict(vocab_size=_int(theirs, "vocab_size"), activation=ACTIVATIONS[activation])
-    if family == "gpt2":
-        if theirs.get("scale_attn_by_inverse_layer_idx") or theirs.get("scale_attn_weights") is False:
-            raise CourseError("this GPT-2 scales its attention in an unusual way, which is not supported")
-        return Config.gpt2(
-            **shared,
-            block_size=_int(theirs, "n_positions", "n_ctx"),
-            n_layer=_int(theirs, "n_layer"),
-            n_head=_int(theirs, "n_head"),
-            d_model=_int(theirs, "n_embd"),
-            d_ff=_int(theirs, "n_inner", default=4 * _int(theirs, "n_embd")),
-            norm_eps=_float(theirs, "layer_norm_epsilon", 1e-5),
-            tie=theirs.get("tie_word_embeddings", True),
-        )
-    n_head, d_model = _int(theirs, "num_attention_heads"), _int(theirs, "hidden_size")
+    shared = dict(vocab_size=whole(theirs, "vocab_size"), activation=ACTIVATIONS[activation])
+    config = _gpt2(theirs, shared) if family == "gpt2" else _llama(theirs, shared, family)
+    refuse_other_class(theirs, family)
+    return config
+
+
+def _gpt2(theirs: Mapping, shared: dict) -> Config:
+    if theirs.get("scale_attn_by_inverse_layer_idx") or not switch(theirs, "scale_attn_weights", True):
+        raise CourseError("this GPT-2 scales its attention in an unusual way, which is not supported")
+    return Config.gpt2(
+        **shared,
+        block_size=whole(theirs, "n_positions", "n_ctx"),
+        n_layer=whole(theirs, "n_layer"),
+        n_head=whole(theirs, "n_head"),
+        d_model=whole(theirs, "n_embd"),
+        d_ff=whole(theirs, "n_inner", default=4 * whole(theirs, "n_embd")),
+        norm_eps=positive(theirs, "layer_norm_epsilon", 1e-5),
+        tie=switch(theirs, "tie_word_embeddings", True),
+    )
+
+
+def _llama(theirs: Mapping, shared: dict, family: str) -> Config:
+    n_head, d_model = whole(theirs, "num_attention_heads"), whole(theirs, "hidden_size")
     return Config.llama(
         **shared,
-        block_size=_int(theirs, "max_position_embeddings"),
-        n_layer=_int(theirs, "num_hidden_layers"),
+        block_size=whole(theirs, "max_position_embeddings"),
+        n_layer=whole(theirs, "num_hidden_layers"),
         n_head=n_head,
-        n_kv_head=_int(theirs, "num_key_value_heads", default=n_head),
-        head_dim=None if theirs.get("head_dim") is None else _int(theirs, "head_dim"),
+        n_kv_head=whole(theirs, "num_key_value_heads", default=n_head),
+        head_dim=None if theirs.get("head_dim") is None else whole(theirs, "head_dim"),
         d_model=d_model,
-        d_ff=_int(theirs, "intermediate_size"),
-        norm_eps=_float(theirs, "rms_norm_eps", 1e-6),
-        rope_theta=_rope_theta(theirs),
+        d_ff=whole(theirs, "intermediate_size"),
+        norm_eps=positive(theirs, "rms_norm_eps", 1e-6),
+        rope_theta=rope_theta(theirs),
         qkv_bias=family == "qwen2" or bool(theirs.get("attention_bias")),
         out_bias=family != "qwen2" and bool(theirs.get("attention_bias")),
         mlp_bias=bool(theirs.get("mlp_bias")),
-        sliding_window=_window(theirs, family),
-        tie=theirs.get("tie_word_embeddings", False),
+        sliding_window=window(theirs, family),
+        tie=switch(theirs, "tie_word_embeddings", False),
     )
 
 
@@ -150,7 +116,8 @@ def config_to_hf(config: Config) -> dict:
     """The fields of a config.json that transformers reads back as the same model."""
     activation = {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation)
     biases = (config.qkv_bias, config.out_bias, config.mlp_bias)
-    shared = dict(vocab_size=config.vocab_size, tie_word_embeddings=config.tie, dtype="float32")
+    shared = dict(vocab_size=config.vocab_size, tie_word_embeddings=config.tie, dtype="float32",
+                  **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")))  # left out, they are 1 and 2 to many
     if activation not in ACTIVATIONS or not config.causal:
         raise CourseError(
             "Hugging Face's gpt2 and llama families have no model like this one; save its state dict instead"
@@ -176,15 +143,25 @@ def config_to_hf(config: Config) -> dict:
     window = config.sliding_window
     if config.qkv_bias and not config.out_bias:
         family, allowed = "qwen2", not config.mlp_bias
-    elif window:
+    elif window or config.d_model % config.n_head:  # transformers' Llama wants heads that divide the width
         family, allowed = "mistral", not any(biases)
     else:
         family, allowed = "llama", config.qkv_bias == config.out_bias
     if not allowed:
         raise CourseError(f"the {family} family has no biases like these; drop them or the sliding window")
+    own = {  # said to another family, some of these would make it another model
+        "llama": dict(attention_bias=config.qkv_bias, mlp_bias=config.mlp_bias),
+        "mistral": dict(sliding_window=window),
+        "qwen2": dict(
+            sliding_window=window,
+            use_sliding_window=window is not None,
+            max_window_layers=0 if window else config.n_layer,
+            layer_types=["sliding_attention" if window else "full_attention"] * config.n_layer,
+        ),
+    }
     return shared | dict(
         model_type=family,
-        architectures=[f"{family.capitalize()}ForCausalLM"],
+        architectures=[f"{PREFIX[family]}ForCausalLM"],
         hidden_act=activation,
         max_position_embeddings=config.block_size,
         num_hidden_layers=config.n_layer,
@@ -194,12 +171,9 @@ def config_to_hf(config: Config) -> dict:
         hidden_size=config.d_model,
         intermediate_size=config.d_ff,
         rms_norm_eps=config.norm_eps,
+        rope_theta=config.rope_theta,  # for transformers 4
         rope_parameters=dict(rope_type="default", rope_theta=config.rope_theta),
-        attention_bias=config.qkv_bias,
-        mlp_bias=config.mlp_bias,
-        sliding_window=window,
-        use_sliding_window=window is not None,
-        layer_types=["sliding_attention" if window else "full_attention"] * config.n_layer,
+        **own[family],
     )
 
 
@@ -214,15 +188,20 @@ def _their_name(ours: str, names: Mapping[str, str]) -> str:
 
 
 def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
-    """Rename (and for GPT-2 transpose and cut) a Hugging Face state dict to ours."""
+    """Rename (and for GPT-2 transpose and cut) a Hugging Face state dict to ours. Raises CourseError where a tensor is
+    missing, and for any that is left over or holds something else than plain numbers: it may be another model."""
     gpt2 = config.position == "learned"
-    state = {}
+    names = GPT2_NAMES if gpt2 else LLAMA_NAMES
+    first = "transformer." if gpt2 else "model."
+    state, used = {}, set()
     with torch.device("meta"):
         expected = Transformer(config).state_dict()
 
     def found(name: str) -> Tensor | None:
-        """The tensor of that name; the hub's own gpt2 files leave the first word out."""
-        return theirs.get(name, theirs.get(name.removeprefix("transformer.")))
+        """The tensor of that name; files of the bare model, the hub's own gpt2 among them, leave the first word out."""
+        known = name if name in theirs else name.removeprefix(first)
+        used.add(known)
+        return theirs.get(known)
 
     for ours, blank in expected.items():
         if gpt2 and ours.split(".")[-2] in ("q", "k", "v"):
@@ -231,17 +210,26 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
             joined = found(name)  # (D, 3D) or (3D,)
             tensor = None if joined is None else joined.tensor_split(3, dim=-1)[part]  # (D, D) or (D,)
         else:
-            name = _their_name(ours, GPT2_NAMES if gpt2 else LLAMA_NAMES)
-            if ours == "head.weight" and config.tie:
-                name = _their_name("embedding.weight", GPT2_NAMES if gpt2 else LLAMA_NAMES)
+            name = _their_name("embedding.weight" if ours == "head.weight" and config.tie else ours, names)
             tensor = found(name)
         if tensor is None:
             raise CourseError(f"the weights lack {name!r}; are they whole, and of this config's family?")
+        if tensor.dtype not in NUMBERS:
+            raise CourseError(f"{name!r} is stored as {str(tensor.dtype).removeprefix('torch.')}: quantised weights are "
+                              f"not understood; load the model in float32, bfloat16 or float16")  # fmt: skip
         if gpt2 and ours.endswith(".weight") and tensor.ndim == 2 and "blocks" in ours:
             tensor = tensor.T  # (in, out) → (out, in)
         if tensor.shape != blank.shape:
             raise CourseError(f"{name!r} has shape {tuple(tensor.shape)}, the config says {tuple(blank.shape)}")
         state[ours] = tensor
+    head = theirs.get("lm_head.weight")
+    if config.tie and head is not None and not torch.equal(head, state["embedding.weight"]):
+        raise CourseError("the config says that the head is the embedding (tie_word_embeddings), but the weights have "
+                          "another lm_head.weight; set it to false, or take that tensor out")  # fmt: skip
+    for name in sorted(theirs.keys() - used - {"lm_head.weight"}):
+        if not BUFFERS.fullmatch(name):
+            raise CourseError(f"the weights hold {name!r}, which is not understood; they may be of another model, so "
+                              f"they are not loaded")  # fmt: skip
     return state
 
 
@@ -304,69 +292,64 @@ def _read_json(path: Path) -> dict:
 def load(folder: str | Path) -> Transformer:
     """Our Transformer from a folder in Hugging Face's format (config.json and safetensors), in float32, on the CPU.
 
-    Raises CourseError for a missing or damaged file and for a family that does not fit.
+    Raises CourseError for a missing or damaged file, for a family that does not fit, and for whatever in the config or
+    the weights is not understood.
     """
     folder = Path(folder)
     config = config_from_hf(_read_json(folder / "config.json"))
-    index, names = folder / "model.safetensors.index.json", ["model.safetensors"]
-    if index.exists():
-        files = _read_json(index).get("weight_map")
-        if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
-            raise CourseError(f"{index} names no files of weights; fetch the model again")
-        names = sorted(set(files.values()))
     theirs: dict[str, Tensor] = {}
-    for name in names:
+    for name in _weight_files(folder):
         try:
-            theirs |= load_file(folder / Path(name).name)
+            more = load_file(folder / name)
         except FileNotFoundError:
-            raise CourseError(f"no {name} in {folder}; fetch or save the model again") from None
+            pickled = any(folder.glob("pytorch_model*.bin"))
+            mend = "save the model as safetensors, for a .bin may run code" if pickled else "fetch or save the model again"
+            raise CourseError(f"no {name} in {folder}; {mend}") from None
         except (SafetensorError, OSError) as error:
             raise CourseError(f"{folder / name} is damaged ({error}); fetch or save the model again") from None
+        if twice := theirs.keys() & more.keys():
+            raise CourseError(f"{min(twice)!r} is in two files of {folder}; fetch or save the model again")
+        theirs |= more
     return _build(config, state_from_hf(theirs, config))
 
 
+def _weight_files(folder: Path) -> list[str]:
+    """Where the weights are. One whole file goes before an index of several, as in transformers."""
+    index, single = folder / "model.safetensors.index.json", "model.safetensors"
+    if not index.exists():
+        return [single]
+    files = _read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+        raise CourseError(f"{index} names no files of weights; fetch the model again")
+    return [single] if (folder / single).exists() else sorted({Path(name).name for name in files.values()})
+
+
+# What a reader of the folder would take for the model, or for a part of it, beside or instead of what is saved.
+STALE = """
+    config.json generation_config.json model.safetensors.index.json model-*.safetensors model.*.safetensors
+    consolidated*.safetensors pytorch_model*.bin pytorch_model.bin.index.json tf_model*.h5 tf_model.h5.index.json
+    flax_model*.msgpack flax_model.msgpack.index.json adapter_config.json adapter_model.safetensors adapter_model.bin
+""".split()
+
+
 def save(model: Transformer, folder: str | Path) -> None:
-    """Write config.json and model.safetensors that transformers' AutoModelForCausalLM reads."""
+    """Write config.json and model.safetensors that transformers' AutoModelForCausalLM reads, in place of whatever model
+    lay there; a tokenizer stays. Killed at any moment, it leaves the old model, the new one, or no config.json."""
     folder = Path(folder)
     config = config_to_hf(model.config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights, half = folder / "model.safetensors", folder / "model.safetensors.part"
-        save_file(state_to_hf(model), half, metadata={"format": "pt"})
-        half.replace(weights)
-        (folder / "config.json").write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        weights, about = folder / "model.safetensors", folder / "config.json"
+        halves = [path.with_name(path.name + ".part") for path in (weights, about)]
+        save_file(state_to_hf(model), halves[0], metadata={"format": "pt"})
+        halves[1].write_text(json.dumps(config, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        for pattern in STALE:  # config.json first: from here to the end the folder is no model's
+            for path in folder.glob(pattern):
+                path.unlink()
+        halves[0].replace(weights)
+        halves[1].replace(about)
     except OSError as error:
         raise CourseError(f"cannot save to {folder} ({error.strerror}); choose a folder you can write to") from None
-
-
-class ChatTokenizer:
-    """SmolLM2's own tokenizer, and the way it wants a conversation laid out (ChatML)."""
-
-    SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-
-    def __init__(self, folder: str | Path):
-        from tokenizers import Tokenizer
-
-        self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-        self.vocab_size = self.tokenizer.get_vocab_size()
-        self.eos_id = self.tokenizer.token_to_id("<|im_end|>")
-
-    def encode(self, text: str) -> list[int]:
-        return self.tokenizer.encode(text, add_special_tokens=False).ids
-
-    def decode(self, ids) -> str:
-        return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
-
-    def token(self, id: int) -> str:
-        """One token as text; a token that is only part of a character shows as �."""
-        return self.tokenizer.decode([int(id)], skip_special_tokens=False)
-
-    def chat(self, messages: list[dict[str, str]]) -> list[int]:
-        """Messages [{"role": "user", "content": …}, …] as ids, ending where the assistant should speak."""
-        if not messages or messages[0]["role"] != "system":
-            messages = [{"role": "system", "content": self.SYSTEM}, *messages]
-        turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
-        return self.encode(turns + "<|im_start|>assistant\n")
 
 
 def load_smollm2() -> tuple[Transformer, ChatTokenizer]:

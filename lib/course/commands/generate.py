@@ -19,7 +19,7 @@ from lib.errors import CourseError
 @click.option("--min-p", type=float, metavar="P", help="Draw from those with P times the likeliest one's chance.")
 @click.option("--repetition-penalty", type=float, metavar="X", help="Above 1: make what has occurred less likely.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Which draw.")
-@click.option("--chat", is_flag=True, help="The prompt is a user's message; the model answers (smollm2's layout).")
+@click.option("--chat", is_flag=True, help="The prompt is a user's message; the model answers (its own chat template).")
 def generate(
     source: str,
     prompt: str,
@@ -41,7 +41,7 @@ def generate(
     from lib.device import generator
     from lib.generation import check_sampling
     from lib.inference.decoding import Decoder
-    from lib.inference.text import stream_text
+    from lib.inference.text import endings, stream_text
 
     if not prompt:
         raise CourseError("an empty prompt gives nothing to continue; pass --prompt with some text")
@@ -50,15 +50,17 @@ def generate(
     check_sampling(**options)  # before the seconds that loading takes
     generator(seed)
     model, tokenizer = load_model(source)
-    if chat and getattr(tokenizer, "eos_id", None) is None:
-        raise CourseError(f"the model in {source} knows no conversations; leave out --chat")
-    ids = tokenizer.chat([{"role": "user", "content": prompt}]) if chat else tokenizer.encode(prompt)
+    if chat:
+        if not getattr(tokenizer, "knows_chat", False):
+            raise CourseError(f"the model in {source} knows no conversations; leave out --chat")
+        ids = tokenizer.chat([{"role": "user", "content": prompt}])
+    else:
+        ids = getattr(tokenizer, "prompt", tokenizer.encode)(prompt)
     if not ids:
         raise CourseError("this tokenizer makes no tokens of the prompt; pass another --prompt")
     if max_new_tokens is None:
         max_new_tokens = min(128, max(1, model.config.block_size - len(ids)))
-    stop = {tokenizer.eos_id} if getattr(tokenizer, "eos_id", None) is not None else ()
-    pieces = stream_text(Decoder(model), tokenizer, ids, max_new_tokens, stop, seed=seed, **options)
+    pieces = stream_text(Decoder(model), tokenizer, ids, max_new_tokens, endings(tokenizer), seed=seed, **options)
     first = next(pieces, "")  # what cannot be done is said before anything is printed
     for piece in chain([first if chat else prompt + first], pieces):
         click.echo(piece, nl=False)
@@ -80,13 +82,7 @@ def load_model(source: str):
             raise CourseError(f"no model folder at {source}; give a folder with config.json, or smollm2")
     model = load(folder)
     trained = folder / "course_tokenizer.json"
-    try:
-        tokenizer = load_tokenizer(trained) if trained.exists() else ChatTokenizer(folder)
-    except CourseError:
-        raise
-    except Exception as problem:  # the tokenizers library raises bare Exceptions
-        said = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
-        raise CourseError(f"no usable tokenizer.json in {source} ({said}); put the model's own there") from None
+    tokenizer = load_tokenizer(trained) if trained.exists() else ChatTokenizer(folder)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CourseError(
             f"the tokenizer in {source} knows {tokenizer.vocab_size} tokens, the model {model.config.vocab_size}; "

@@ -61,9 +61,8 @@ def serve(
 
     Clients POST to /v1/chat/completions, the chat page is at /.
 
-    A model is `smollm2`, or a folder in Hugging Face's format whose tokenizer.json knows the chat marks <|im_start|>
-    and <|im_end|>. Requests share a batch, which they join and leave at any step; each has its own sampling
-    options. temperature is 1 where a client sends none, as the protocol says; 0 takes the likeliest token.
+    A model is `smollm2`, or a folder in Hugging Face's format with a tokenizer.json and a chat template. Requests
+    share a batch, which they join and leave at any step; each has its own sampling options. temperature is 1 where a client sends none, as the protocol says; 0 takes the likeliest token.
 
     Only this machine can connect, and only who has the token gets an answer. There is no encryption: before you
     choose another --host, put a proxy with TLS in front.
@@ -87,10 +86,8 @@ def serve(
 
         from lib.course.commands.generate import load_model
         from lib.inference.engine import Engine
-        from lib.weights.pretrained import ChatTokenizer
-
         model, tokenizer = load_model(source)
-        if not isinstance(tokenizer, ChatTokenizer) or tokenizer.eos_id is None:
+        if not getattr(tokenizer, "knows_chat", False):
             raise CourseError(f"the model in {source} knows no conversations; `course generate` lets it write on")
         if adapter is not None:
             from lib.adapt.adapters import load_adapter
