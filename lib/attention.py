@@ -160,11 +160,11 @@ def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
         newest[i] = weights
         maps[:] = [newest[i] for i in sorted(newest)]
 
-    watchers = [functools.partial(keep, i) for i in range(len(layers))]
-    for layer, watcher in zip(layers, watchers, strict=True):
+    watchers = {layer: functools.partial(keep, i) for i, layer in enumerate(layers)}
+    for layer, watcher in watchers.items():
         layer.watchers = (*layer.watchers, watcher)
     try:
         yield maps
     finally:  # another recording may be under way
-        for layer, watcher in zip(layers, watchers, strict=True):
+        for layer, watcher in watchers.items():
             layer.watchers = tuple(each for each in layer.watchers if each is not watcher)

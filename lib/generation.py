@@ -109,20 +109,20 @@ def choose(
     rng: torch.Generator,
     min_p: float | None = None,
 ) -> Tensor:
-    """Pick one token a row: logits (B, V) → (B, 1). Temperature None is greedy: the likeliest.
+    """Pick one token a row: logits (…, V) → (…, 1). Temperature None is greedy: the likeliest.
 
     Otherwise each token comes with its chance softmax(logits / temperature), after the tail is cut.
     """
     if temperature is None:
-        return logits.argmax(dim=-1, keepdim=True)  # (B, 1)
+        return logits.argmax(dim=-1, keepdim=True)  # (…, 1)
     temperature = max(temperature, 1e-30)  # the likeliest long before; smaller ones overflow
-    logits = cut_tail(logits.float() / temperature, top_k, top_p, min_p)  # (B, V)
+    logits = cut_tail(logits.float() / temperature, top_k, top_p, min_p)  # (…, V)
     # torch.multinomial(logits.softmax(-1), 1) would do, but each kind of device draws numbers of its own. Ours are the
     # CPU's, so that a seed gives the same text on all, and Gumbel's trick picks by them: add −log(−log u) to each
     # logit, u uniform from 0 to 1; a token's sum is the largest with just its softmax chance (Maddison et al. 2014).
-    u = torch.rand(logits.shape, generator=rng).clamp_min(1e-20).to(logits.device)  # (B, V)
-    gumbel = -(-u.log()).log()  # (B, V)
-    return (logits + gumbel).argmax(dim=-1, keepdim=True)  # (B, 1)
+    u = torch.rand(logits.shape, generator=rng).clamp_min(1e-20).to(logits.device)  # (…, V)
+    gumbel = -(-u.log()).log()  # (…, V)
+    return (logits + gumbel).argmax(dim=-1, keepdim=True)  # (…, 1)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from lib.attention import (
     attention,
     attention_weights,
     causal_mask,
+    grouped_attention,
     merge_heads,
     recorded,
     split_heads,
@@ -19,6 +20,9 @@ from lib.attention import (
 from lib.embedding import rotary_angles
 from lib.errors import CourseError
 from lib.transformer import Config
+
+
+SIZES = dict(vocab_size=9, block_size=64, n_layer=1, n_head=4, d_model=32)
 
 
 @pytest.fixture
@@ -181,3 +185,36 @@ def test_grouped_heads_equal_many_heads_with_repeated_keys(rng):
             rows = getattr(grouped, name).weight.unflatten(0, (2, 4))  # (K, Dh, D)
             getattr(many, name).weight.copy_(rows.repeat_interleave(2, dim=0).flatten(0, 1))
     torch.testing.assert_close(grouped(x), many(x))
+
+
+@pytest.mark.parametrize("attend", [grouped_attention, grouped_attention.plain], ids=["kernel", "written out"])
+def test_nothing_is_dropped_unless_it_is_asked_for(attend, rng):
+    q, k, v = (torch.randn(2, 4, 50, 8, generator=rng) for _ in range(3))
+    heard = attend(q, k, v, Context())
+    weights = (q @ k.mT / 8**0.5).softmax(-1)
+    torch.testing.assert_close(heard, weights @ v)
+    torch.manual_seed(0)
+    dropped = attend(q, k, torch.ones_like(v), Context(), 0.5)
+    assert abs(dropped.mean().item() - 1) < 0.1 and dropped.std() > 0.05, "what stays is scaled up"
+
+
+def test_a_layer_drops_in_training_only(rng):
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(Config.llama(**SIZES, dropout=0.5))
+    x = torch.randn(1, 30, SIZES["d_model"], generator=rng)
+    assert not torch.equal(layer.train()(x), layer(x))
+    assert torch.equal(layer.eval()(x), layer(x))
+
+
+def test_biases_stand_where_the_config_says():
+    for fields in (dict(), dict(qkv_bias=True), dict(out_bias=True)):
+        layer = MultiHeadAttention(Config.llama(**SIZES, **fields))
+        has = [getattr(layer, name).bias is not None for name in ("q", "k", "v", "out")]
+        assert has == [fields.get("qkv_bias", False)] * 3 + [fields.get("out_bias", False)]
+
+
+def test_all_is_made_where_the_inputs_are():
+    q, k, v = (torch.empty(1, 4, 6, 8, device="meta") for _ in range(3))
+    for context in (Context(), Context(causal=True), Context(mask=causal_mask(6, device="meta"))):
+        assert grouped_attention.plain(q, k, v, context).device.type == "meta"
+    assert causal_mask(3, 5, 2, "meta").device.type == "meta"

@@ -104,6 +104,9 @@ def test_threads_are_put_back():
     before = torch.get_num_threads()
     with threads(1):
         assert torch.get_num_threads() == 1
+        with threads(2):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
     assert describe()["device"] == pick_device().type
 

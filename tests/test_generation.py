@@ -268,15 +268,32 @@ def test_tails_are_cut_along_the_last_axis():
     assert (cut_tail(torch.ones(2, 5), top_k=2) > -torch.inf).all(), "equals stay together"
 
 
+def test_a_token_is_drawn_along_the_last_axis_by_gumbels_trick(monkeypatch):
+    logits = torch.randn(4, 3, 10, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(choose(logits, None, None, None, None), logits.argmax(-1, keepdim=True))
+    u = torch.rand(4, 3, 10, generator=torch.Generator().manual_seed(7))
+    drawn = choose(logits, 0.5, None, None, torch.Generator().manual_seed(7))
+    assert torch.equal(drawn, (logits / 0.5 - (-u.log()).log()).argmax(-1, keepdim=True))
+    for u, chosen in (([0.05, 0.09], 1), ([0.0, 1e-30], 0), ([0.0, 1e-10], 1), ([0.95, 0.9], 0)):
+        monkeypatch.setattr(torch, "rand", lambda *size, generator, u=u: torch.tensor([u]))
+        assert choose(torch.zeros(1, 2), 1.0, None, None, None).item() == chosen
+
+
+def test_a_cache_of_one_layer():
+    cache = KVCache(1)
+    model(n_layer=1)(torch.tensor([[1, 2, 3]]), cache)
+    assert cache.length == 3
+
+
 def test_room_is_made_once_and_rows_go_on_from_it():
-    cache, ours = KVCache(2, 96), model().eval()
+    cache, ours = KVCache(2), model().eval()
     ours(torch.tensor([[1, 2, 3]]), cache)
-    cache.reserve(40)
+    cache.reserve(90)
     places = [(layer.k.memory.data_ptr(), layer.v.memory.data_ptr()) for layer in cache.layers]
-    ours(torch.arange(20)[None], cache)
-    ours(torch.arange(20)[None], cache)
+    for _ in range(6):
+        ours(torch.arange(15)[None], cache)
     assert places == [(layer.k.memory.data_ptr(), layer.v.memory.data_ptr()) for layer in cache.layers]
-    assert cache.length == 43 and [layer.length for layer in cache.layers] == [43, 43]
+    assert cache.length == 93 and [layer.length for layer in cache.layers] == [93, 93]
 
 
 def test_nothing_to_write_is_the_prompt():

@@ -14,6 +14,7 @@ from tiny import SIZES, SMALL, same, tiny
 from lib import corpus, training
 from lib.errors import CourseError
 from lib.trainer.history import History
+from lib.trainer.parallel import Team
 from lib.trainer.part import Part
 from lib.training import TrainConfig, evaluate, make_optimizers, next_token_loss, schedule, train
 from lib.transformer import Config, Transformer
@@ -339,6 +340,21 @@ def test_what_a_run_is_by_default_and_that_it_stays_so():
     none = dict.fromkeys(("seed", "warmup", "checkpoint_every", "lr", "muon_lr", "weight_decay", "grad_clip"), 0)
     TrainConfig(**least, **none, min_lr=0.0, cooldown=1.0)
     TrainConfig(min_lr=1.0, cooldown=0.0)
+
+
+def test_a_team_is_asked_only_where_there_is_one(text, monkeypatch):
+    asked = []
+
+    class Noted(Part):
+        def __init__(self, team, model, config, watch):
+            asked.append(team.size)
+
+    monkeypatch.setattr(training, "Together", Noted)
+    monkeypatch.setattr(training, "Sound", lambda *_: Part())
+    train(tiny(), text, None, TrainConfig(**SMALL | dict(steps=1)))
+    assert not asked
+    train(tiny(), text, None, TrainConfig(**SMALL | dict(steps=1)), team=Team(0, 2))
+    assert asked == [2]
 
 
 def test_precision_and_compiler_are_the_configs(text, monkeypatch):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from lib import training, vision
 from lib.attention import recorded
+from lib.embedding import sinusoidal
 from lib.errors import CourseError
 from lib.training import TrainConfig
 from lib.transformer import Block, Config, Transformer
@@ -96,6 +97,40 @@ def test_order_counts_only_with_positions(images, position):
     assert plain.shape == (6, 10)
     moved = (plain - mixed).abs().max()
     assert moved < 1e-5 if position == "none" else moved > 1e-3
+
+
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "none"])
+def test_from_picture_to_class_by_hand(images, position):
+    model = vit(position=position)
+    x = model.embedding(patches(2 * images - 1, 2))  # (B, T, D)
+    if position == "learned":
+        x = x + model.positions.weight
+    elif position == "sinusoidal":
+        x = x + sinusoidal(16, 16)
+    for block in model.blocks:
+        x = block(x, vision.EVERYONE)
+    torch.testing.assert_close(model(images), model.head(model.norm(x.mean(1))))
+    half = model.bfloat16()
+    assert half(images.bfloat16()).dtype is torch.bfloat16
+    assert model.to("meta")(images.bfloat16().to("meta")).shape == (6, 10)
+
+
+def test_dropout_falls_on_the_patches_too(images):
+    model = vit(dropout=0.5)
+    assert torch.equal(model(images), model(images))
+    model.train()
+    assert not torch.equal(model(images), model(images))
+    for block in model.blocks:
+        block.eval()
+    assert not torch.equal(model(images), model(images)), "before the first block"
+
+
+def test_training_ends_ready_for_use_and_predictions_leave_it_so(images):
+    model, labels = vit(dropout=0.5), torch.arange(6)
+    train_classifier(model, images, labels, TrainConfig(steps=2, batch_size=4))
+    assert not model.training
+    assert torch.equal(vision.predict(model.train(), images), vision.predict(model, images)) and model.training
+    assert torch.equal(vision.predict(model, images, 4), vision.predict(model, images))
 
 
 def test_every_patch_hears_every_other(images):

@@ -5,9 +5,21 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from adapted import CONFIG, some_rows, tiny
+from adapted import CONFIG, Letters, some_rows, tiny
 
-from lib.adapt.finetuning import IGNORE, RATES, answer_loss, batch, finetune, only_last, order, prepare
+from lib.adapt.finetuning import (
+    IGNORE,
+    RATES,
+    RECIPE,
+    Row,
+    answer_loss,
+    batch,
+    finetune,
+    only_last,
+    order,
+    prepare,
+    shown,
+)
 from lib.adapt.lora import add_lora, count_trainable, lora_layers, merge
 from lib.errors import CourseError
 from lib.training import TrainConfig
@@ -41,6 +53,36 @@ def test_answer_loss_is_cross_entropy_and_padding_costs_nothing():
     assert torch.allclose(sum(alone) / sum(len(row.tokens) - row.prompt for row in rows), want, atol=1e-5)
 
 
+def test_a_batch_by_hand():
+    rows = [Row((5, 6, 7, 8), 2), Row((1, 2), 1)]
+    assert [row.targets for row in rows] == [[IGNORE, 7, 8], [2]]
+    x, y = batch(rows)
+    assert x.tolist() == [[5, 6, 7], [1, 0, 0]] and y.tolist() == [[IGNORE, 7, 8], [2, IGNORE, IGNORE]]
+    assert batch(rows, filler=9)[0].tolist() == [[5, 6, 7], [1, 9, 9]]
+    assert {part.device.type for part in batch(rows, device="meta")} == {"meta"}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        rows[0].prompt = 1
+
+
+def test_what_the_loss_asks_for_can_be_shown():
+    row = Row(tuple(Letters().encode("ab>cd")), 3)
+    assert shown(Letters(), row) == [("a", "b", False), ("b", ">", False), (">", "c", True), ("c", "d", True)]
+
+
+def test_rows_of_like_length_share_a_batch():
+    rows = [Row(tuple(range(length)), 1) for length in (9, 3, 7, 5, 2, 8, 6, 4, 12, 11, 10, 13, 15, 14, 16, 17, 18)]
+    batches = order(rows, 2, seed=0)
+    first, second = ([next(batches) for _ in range(9)] for _ in range(2))  # 17 rows: a pool of 16 and one of 1
+    for epoch in (first, second):
+        assert sorted(map(len, epoch)) == [1, *[2] * 8]
+        (left,) = next(chosen for chosen in epoch if len(chosen) == 1)
+        pool = sorted((i for i in range(17) if i != left), key=lambda i: len(rows[i].tokens))
+        pairs = [pool[i : i + 2] for i in range(0, 16, 2)]
+        assert sorted(chosen for chosen in epoch if len(chosen) == 2) == sorted(pairs)
+        assert [chosen for chosen in epoch if len(chosen) == 2] != pairs, "not from short to long"
+    assert first != second
+
+
 def test_every_epoch_reads_every_row_once():
     rows = some_rows(11)
     batches = order(rows, 3, seed=0)
@@ -62,6 +104,28 @@ def test_it_learns_by_heart():
 def test_a_batch_is_a_step_whatever_the_config_accumulates():
     losses = [finetune(tiny(), some_rows(), dataclasses.replace(CONFIG, accumulate=a)).train_loss for a in (1, 3)]
     assert losses[0] == losses[1]
+
+
+def test_who_watches_hears_each_step_and_the_bar_its_name():
+    told, named = [], []
+    history = finetune(tiny(), some_rows(), CONFIG, watch=lambda *step: told.append(step),
+                       progress=lambda steps, label: named.append(label) or steps)  # fmt: skip
+    assert [done for done, _ in told] == [1, 2, 3, 4, 5, 6] and named == ["fine-tuning"]
+    assert [loss for _, loss in told] == pytest.approx(history.train_loss)
+    assert history.tokens == sum(len(some_rows()[i].tokens) for chosen in _numbers(3) for i in chosen) * 2
+    assert history.val_loss == []
+
+
+def _numbers(n):
+    batches = order(some_rows(), 2, CONFIG.seed)
+    return [next(batches) for _ in range(n)]
+
+
+def test_seed_and_precision_are_the_configs(monkeypatch):
+    runs = [finetune(tiny(), some_rows(), dataclasses.replace(CONFIG, seed=seed)).train_loss for seed in (0, 0, 5)]
+    assert runs[0] == runs[1] != runs[2]
+    half = finetune(tiny(), some_rows(), dataclasses.replace(CONFIG, precision="bfloat16")).train_loss
+    assert half != runs[0] and half == pytest.approx(runs[0], rel=0.1)
 
 
 class Stop(Exception):
@@ -117,6 +181,43 @@ def test_prepare_frees_what_the_method_says():
     assert count_trainable(model) == sum(p.numel() for p in model.parameters())
     with pytest.raises(CourseError, match="unknown method 'lora'"):
         prepare(tiny(), "lora")
+
+
+def test_the_recipe_and_that_it_stays_so():
+    assert RATES == {"LoRA": 2e-3, "last layers": 5e-4, "full": 1e-4}
+    assert RECIPE == TrainConfig(steps=240, batch_size=2, lr=2e-3, warmup=10, weight_decay=0.0, min_lr=0.05)
+
+
+def test_prepare_draws_a_lora_by_the_seed_and_frees_what_was_frozen():
+    drawn = []
+    for seed in (1, 1, 2):
+        prepare(model := tiny(n_layer=6), "LoRA", dataclasses.replace(CONFIG, seed=seed))
+        drawn.append(model.blocks[5].attention.q.a.tolist())
+        assert {name.split(".")[1] for name in lora_layers(model)} == {"4", "5"}
+        assert all(len(layer.a) == 8 and layer.scale == 4 for layer in lora_layers(model).values())
+    assert drawn[0] == drawn[1] != drawn[2]
+    prepare(model := tiny(), "LoRA")
+    assert {name.split(".")[1] for name in lora_layers(model)} == {"1"}, "the last block at the latest"
+    prepare(model := tiny(n_layer=3), "LoRA", first=1)
+    assert {name.split(".")[1] for name in lora_layers(model)} == {"1", "2"}
+    given = prepare(model := tiny().requires_grad_(False), "full", CONFIG)
+    assert given == dataclasses.replace(CONFIG, lr=1e-4) and all(p.requires_grad for p in model.parameters())
+    prepare(model := tiny(n_layer=8), "last layers")
+    assert [all(p.requires_grad for p in block.parameters()) for block in model.blocks] == [False] * 2 + [True] * 6
+    assert not model.embedding.weight.requires_grad and model.norm.weight.requires_grad
+
+
+def test_a_run_goes_on_with_its_own_base_only(tmp_path):
+    finetune(add_lora(tiny()), some_rows(), CONFIG, tmp_path)
+    other = tiny()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.5)
+    with pytest.raises(CourseError, match="another text"):
+        finetune(add_lora(other), some_rows(), CONFIG, tmp_path)
+    longer = [dataclasses.replace(row, prompt=row.prompt - 1) for row in some_rows()]
+    with pytest.raises(CourseError, match="another text"):
+        finetune(add_lora(tiny()), longer, CONFIG, tmp_path)
 
 
 def test_refusals():

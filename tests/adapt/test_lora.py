@@ -8,6 +8,7 @@ from adapted import SIZES, Numbers, stirred, tiny
 from lib.adapt.lora import (
     MATRICES,
     TARGETS,
+    LoRALinear,
     add_lora,
     count_trainable,
     lora_layers,
@@ -81,6 +82,74 @@ def test_lora_off_and_remove_lora_give_the_base_again(tokens):
         assert torch.allclose(model(tokens), before, atol=1e-5)
     assert not lora_layers(model) and count_trainable(model) == sum(p.numel() for p in tiny().parameters())
     assert model.state_dict().keys() == tiny().state_dict().keys()
+
+
+def test_what_learns_and_how_it_begins():
+    """A as PyTorch begins a linear layer, uniform up to 1/√in; B at zero; all else frozen."""
+    plain = torch.nn.Linear(400, 30)
+    layer = LoRALinear(plain, rank=50, alpha=75.0)
+    assert layer.weight is plain.weight and layer.bias is plain.bias and not layer.weight.requires_grad
+    assert layer.a.shape == (50, 400) and layer.b.shape == (30, 50) and layer.scale == 1.5
+    assert not layer.b.any() and layer.on and not layer.merged
+    assert 0.99 / 20 < layer.a.abs().max() <= 1 / 20 and abs(layer.a.std().item() - 1 / 20 / 3**0.5) < 5e-4
+    half = LoRALinear(torch.nn.Linear(4, 3, dtype=torch.bfloat16, device="meta"), 2, 1.0)
+    assert {(p.dtype, p.device.type) for p in half.parameters()} == {(torch.bfloat16, "meta")}
+    model = add_lora(tiny(qkv_bias=True), targets=("q",))
+    learning = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learning == [f"blocks.{i}.attention.q.{x}" for i in (0, 1) for x in "ab"]
+    assert all(layer.scale == 4 and len(layer.a) == 8 for layer in lora_layers(model).values())
+
+
+def test_a_seed_draws_the_same_and_leaves_the_callers_random_state_alone():
+    drawn = [add_lora(tiny(), seed=seed).blocks[1].mlp.up.a for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(drawn[0], add_lora(tiny()).blocks[1].mlp.up.a), "0 is the seed that is meant"
+    model = tiny()
+    before = torch.get_rng_state()
+    add_lora(model, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_change_and_effective_weight():
+    layer = stirred(add_lora(tiny(), rank=1, alpha=3.0)).blocks[0].attention.q
+    base = layer.weight.clone()
+    change = 3 * layer.b @ layer.a
+    torch.testing.assert_close(layer.change, change)
+    torch.testing.assert_close(layer.effective, base + change)
+    layer.on = False
+    assert layer.effective is layer.weight
+    layer.on, layer.merged = True, True
+    assert layer.effective is layer.weight
+
+
+def test_switched_off_while_merged_it_is_the_base_and_taken_out_it_is_too(tokens):
+    model = tiny()
+    with torch.no_grad():
+        before = model(tokens)
+        stirred(add_lora(model))
+        merge(model)
+        assert not torch.allclose(model(tokens), before, atol=1e-2)
+        with lora_off(model):
+            assert torch.allclose(model(tokens), before, atol=1e-5)
+            assert not any(layer.on or layer.merged for layer in lora_layers(model).values())
+        assert all(layer.on for layer in lora_layers(model).values())
+        merge(model)
+        weights = {place: layer.weight - layer.change for place, layer in lora_layers(model).items()}
+        remove_lora(model)
+    for place, weight in weights.items():
+        plain = model.get_submodule(place)
+        assert type(plain) is torch.nn.Linear and (plain.out_features, plain.in_features) == plain.weight.shape
+        torch.testing.assert_close(plain.weight, weight)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_places():
+    model = tiny()
+    names = ["attention.q", "attention.k", "attention.v", "attention.out", "mlp.gate", "mlp.up", "mlp.down"]
+    assert places(model) == [f"blocks.{i}.{name}" for i in (0, 1) for name in names]
+    assert places(model, ("down", "q"), 1) == ["blocks.1.mlp.down", "blocks.1.attention.q"]
+    assert len(places(tiny(mlp="plain"))) == 12
+    assert set(lora_layers(add_lora(model, first=1))) == {f"blocks.1.{name}" for name in names if name[-1] not in "ke"}
 
 
 def test_default_targets_are_about_a_hundredth_of_smollm2():

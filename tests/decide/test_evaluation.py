@@ -135,6 +135,19 @@ def test_surprise_by_hand(reader):
     assert reader.training, "left as it was"
 
 
+def test_a_window_of_ones_own_and_a_mark_before_the_text(reader):
+    text = "abcdefgh"
+    ids = [0, *Letters().encode(text)]
+    nats = 0.0
+    for t in range(1, len(ids)):  # windows of 4 that overlap by half: the first scores 3 tokens, each other one 2
+        begin = 0 if t < 4 else t - 2 - t % 2
+        nats -= reader(torch.tensor([ids[begin:t]]))[0, -1].log_softmax(-1)[ids[t]].item()
+    found = surprise(reader, Letters(), text, start=0, window=4)
+    assert found.nats == pytest.approx(nats, rel=1e-4) and (found.tokens, found.bytes) == (8, 8)
+    assert surprise(reader, Letters(), "ab").tokens == 1 and surprise(reader, Letters(), "ab", window=2).tokens == 1
+    assert surprise(reader, Letters(), "a", start=0).tokens == 1
+
+
 @pytest.mark.parametrize("length", [2, 15, 16, 17, 23, 24, 25, 60])
 def test_surprise_scores_each_token_once(reader, length):
     text = "".join(chr(97 + i % 26) for i in range(length))
@@ -246,6 +259,9 @@ def test_overlap_by_hand():
     assert overlap(["!"], ["!"], n=3) == [0.0]
     assert contaminated(["two three four", "three two four", "zero one two three"], training, n=3) == [0, 2]
     assert contaminated(["x y z"], training, n=3, share=0.0) == []
+    eight, nine = "a b c d e f g h", "a b c d e f g h z"
+    assert overlap([nine], [eight]) == [0.5] and overlap([eight], [nine]) == [1.0], "runs of eight words"
+    assert contaminated([nine, "q " + nine], [eight]) == [0], "from half of the runs on"
 
 
 # One sentence and another with half of its words, in scripts and kinds of text that ASCII's letters cannot hold.
@@ -370,6 +386,11 @@ def test_model_judge_gives_a_chance(reader):
         (lambda: mean_rouge([], []), "no examples"),
         (lambda: mean_rouge(["a"], ["a", "b"]), "1 against 2"),
         (lambda: mean_rouge("ab", "ab"), "lists are compared"),
+        (lambda: mean_rouge("a", ["b"]), "lists are compared"),
+        (lambda: mean_rouge(["a"], "b"), "lists are compared"),
+        (lambda: wilson(1, 2, True), "a share from 0 to 1, not True"),
+        (lambda: wilson(1, 2, "95 %"), "a share from 0 to 1, not '95 %'"),
+        (lambda: wilson(True, 2), "a whole number, at least 0, not True"),
         (lambda: mean_exact_match([], []), "no examples"),
         (lambda: mean_token_f1(["a"], []), "1 against 0"),
         (lambda: wilson(5, 4), "more than all"),
