@@ -30,7 +30,26 @@ MODULES = (
     "decide.sizing", "decide.evaluation", "adapt.lora", "adapt.finetuning",
 )  # fmt: skip
 # Equal programs: `module: the changed line as it was -> as it is`, with the reason.
-EQUAL: dict[str, str] = {}
+EQUAL = {
+    "tokenizer: GONE = -1 -> GONE = -2":
+        "any number that is no token",
+    "tokenizer: super().__init__() -> pass":
+        "a dict without arguments is empty either way",
+    "generation: return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits) -> "
+    "return torch.where(seen, torch.where(logits >= 0, logits / penalty, logits * penalty), logits)":
+        "0 is 0 either way",
+    "vision: def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int=500) -> float: -> "
+    "def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int=501) -> float:":
+        "the same pictures, in other portions",
+    "decide.sizing: near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5) -> "
+    "near = difflib.get_close_matches(wanted, known, cutoff=0.5)":
+        "the nearest stands first",
+    "adapt.lora: with torch.random.fork_rng(devices=[]): -> with torch.random.fork_rng():":
+        "the same where there is no GPU",
+    "adapt.finetuning: text = fingerprint(torch.tensor([*every, *(int(10000.0 * x) for x in base_sample(model))])) -> "
+    "text = fingerprint(torch.tensor([*every, *(int(10000.0 / x) for x in base_sample(model))]))":
+        "tells as much apart",
+}  # fmt: skip
 
 COMPARE = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
            ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}  # fmt: skip

@@ -309,6 +309,17 @@ def test_the_cache_is_bounded_and_changes_nothing(trained, plays, monkeypatch):
     assert len(small._words) == 1
 
 
+def test_bounds_as_they_are_written():
+    def doubling(n):
+        return [[97, 97], *([255 + i, 255 + i] for i in range(1, n))]  # tokens of 2, 4, 8, … bytes
+
+    assert tokenizer.are_merges(doubling(26)) and not tokenizer.are_merges(doubling(27)), "256 MiB of tokens"
+    cache = tokenizer._Cache(lambda word: (1,))
+    for i in range(65_536):
+        cache[str(i)]
+    assert len(cache) == 65_536 and cache["one more"] == (1,) and len(cache) == 1
+
+
 def test_empty_text(trained):
     assert trained.encode("") == []
     assert trained.decode([]) == ""
