@@ -21,7 +21,6 @@ from lib.embedding import rotary_angles
 from lib.errors import CourseError
 from lib.transformer import Config
 
-
 SIZES = dict(vocab_size=9, block_size=64, n_layer=1, n_head=4, d_model=32)
 
 
