@@ -33,7 +33,7 @@ def test_the_first_line_of_a_commands_help_is_its_line_in_the_list(capsys, monke
     monkeypatch.setenv("COLUMNS", "80")
     assert ended("--help") == ended(name, "--help") == 0
     listed, own = capsys.readouterr().out.split(f"Usage: course {name}")
-    [line] = re.findall(rf"^  {name} +(\S.*)$", listed, re.M)
+    [line] = re.findall(rf"^  {name} +(\S.*)$", listed.split("Commands:")[1], re.M)
     first = own.split("\n\n")[1]
     assert first == f"  {line}" and re.fullmatch(r"[A-Z][^.]*\.", line), "one plain sentence, in both places"
 
