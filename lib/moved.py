@@ -167,7 +167,7 @@ def tell(old: str, new: str) -> None:
         print(f"{old} has moved; write: from {place} import {name}", file=sys.stderr)
 
 
-def way(error: BaseException) -> str:
+def way(error: BaseException | str) -> str:
     """The line that names today's way to what an old notebook asked for; "" for any other error."""
     found = re.search(r"unexpected keyword argument '(\w+)'|object has no attribute '(\w+)'", str(error))
     name = found and (found[1] or found[2])

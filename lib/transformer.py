@@ -25,6 +25,7 @@ ACTIVATIONS = {
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
 }
+MOST = 2**24  # of layers, heads, widths and tokens: beyond lies a slip of the finger
 CHOICES = {
     "norm": ("rms", "layer"),
     "position": ("rotary", "learned", "sinusoidal", "none"),
@@ -72,8 +73,8 @@ class Config:
 
     def __post_init__(self):
         for field in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):
-            if getattr(self, field) < 1:
-                raise CourseError(f"{field} must be at least 1, not {getattr(self, field)}")
+            if not 1 <= getattr(self, field) <= MOST:
+                raise CourseError(f"{field} must be at least 1, and at most {MOST:,}, not {getattr(self, field)}")
         for field, choices in CHOICES.items():
             if getattr(self, field) not in choices:
                 raise CourseError(f"unknown {field} {getattr(self, field)!r}; choose {', '.join(choices)}")

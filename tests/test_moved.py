@@ -40,6 +40,21 @@ def test_names_are_found_where_they_are_now():
     assert ran.stderr.splitlines() == told
 
 
+@pytest.mark.parametrize(("error", "says"), [
+    ("forward() got an unexpected keyword argument 'return_attention'", "recorded(model)"),
+    ("attention() got an unexpected keyword argument 'return_weights'", "attention_weights(q, k, mask)"),
+    ("MultiHeadAttention.forward() got an unexpected keyword argument 'return_weights'", "recorded(layer)"),
+    ("'Transformer' object has no attribute 'hidden'", "last_hidden_state"),
+    ("'Transformer' object has no attribute 'hidden_size'", ""),
+    ("forward() got an unexpected keyword argument 'attention'", ""),
+    ("hidden", ""),
+])  # fmt: skip
+def test_what_is_gone_is_answered_with_todays_way(error, says):
+    line = moved.way(TypeError(error))
+    assert (says in line and "\n" not in line) if says else line == ""
+    assert moved.way(error) == line
+
+
 def test_a_name_on_the_list_is_nowhere_else():
     for old in moved.NAMES:
         module, _, name = old.rpartition(".")

@@ -118,6 +118,11 @@ def _run(arguments: list[str]) -> int:
         status = 130
     except Unheard:  # `course lessons | head`: the reader has seen enough; `course train | head` has not ended
         status = 0 if _command(arguments) in TELL else 141
+    except UnicodeEncodeError as problem:
+        if problem.reason != "surrogates not allowed":
+            raise  # a mistake of ours
+        shown = ascii(problem.object[max(0, problem.start - 60) : problem.end])
+        status = _complain(f"a name or text is not UTF-8, at the end of {shown}; rename the folder, or work in another")
     except RecursionError:
         status = _complain("something in what was given is nested too deeply to be read; give something flatter")
     except MemoryError:

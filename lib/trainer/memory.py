@@ -4,6 +4,7 @@ A run's `config` is a lib.training.TrainConfig, a model's a lib.transformer.Conf
 """
 
 import dataclasses
+import math
 
 import psutil
 import torch
@@ -20,17 +21,18 @@ def memory(model: Config, config, team: Team = ALONE) -> int:
     If sharded, it holds its share of the first three, and all of what is at work: the embedding, the head and about
     two blocks with their gradients. bfloat16's copies of the weights stay whole until they have been back."""
     with torch.device("meta"):  # sizes without numbers
-        sizes = Transformer(model)
-    weights = sum(p.numel() for p in sizes.parameters())
+        sizes = Transformer(dataclasses.replace(model, n_layer=1))
+    block = sum(p.numel() for p in sizes.blocks[0].parameters())
+    weights = sum(p.numel() for p in sizes.parameters()) + (model.n_layer - 1) * block
     rows = -(-config.batch_size // team.size)
     width = 4 if config.precision == "float32" else 2
     blocks = model.n_layer * (11 * model.d_model + 4 * model.d_ff)
     kept = (16 if team.size == 1 else 20) * weights  # a team sends its gradients in one piece, a copy
     if team.sharded:
-        block = sum(p.numel() for p in sizes.blocks[0].parameters())
         kept = 16 * weights // team.size + 8 * (weights - model.n_layer * block) + 16 * block
         kept += 2 * weights if width == 2 else 0
-    return kept + rows * config.block_size * (width * blocks + 12 * model.vocab_size)
+    read = (config.accumulate + config.eval_batches) * config.batch_size * (config.block_size + 1)  # tokens, as numbers
+    return kept + rows * config.block_size * (width * blocks + 12 * model.vocab_size) + 24 * read
 
 
 def out_of_memory(model: Config, config, free: int | None = None, team: Team = ALONE) -> str:
@@ -40,11 +42,12 @@ def out_of_memory(model: Config, config, free: int | None = None, team: Team = A
     """
     need = f"a batch of {config.batch_size} rows needs about {memory(model, config, team) / 2**30:.1f} GiB"
     told = f"out of memory: {need}" if free is None else f"{need} and {free / 2**30:.1f} GiB are free"
-    for rows in range(config.batch_size - 1, team.size - 1, -1):
-        smaller = dataclasses.replace(config, batch_size=rows)
-        fits = free is None or memory(model, smaller, team) <= free
-        if config.batch_size % rows == 0 and fits:
-            parts = config.accumulate * config.batch_size // rows
+    n = config.batch_size
+    divisors = {d for k in range(1, math.isqrt(n) + 1) if n % k == 0 for d in (k, n // k)}
+    for rows in sorted((d for d in divisors if team.size <= d < n), reverse=True):
+        parts = config.accumulate * n // rows
+        smaller = dataclasses.replace(config, batch_size=rows, accumulate=parts)
+        if free is None or memory(model, smaller, team) <= free:
             sure = "is worth a try" if free is None else "fits"
             return f"{told}; --batch-size {rows} --accumulate {parts} {sure} and takes the same steps"
     cut = " or --shard" if 1 < team.size and not team.sharded else ""

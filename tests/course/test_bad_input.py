@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -113,9 +114,18 @@ def harmless(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+def too_long(*_):
+    raise AssertionError("a command that waits for ever")
+
+
 def ended(words, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(words)
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(120)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(words)
+    finally:
+        signal.alarm(0)
     told = capsys.readouterr()
     assert end.value.code in (0, 1, 2), told
     if end.value.code == 2:
@@ -174,6 +184,20 @@ def test_what_the_system_refuses_is_a_line(monkeypatch, capsys):
         monkeypatch.setattr(series, "find", broken)
         code, told = ended(["lessons"], capsys)
         assert code == 2 and says in told.err
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path, places, monkeypatch, capsys, harmless):
+    """Not typed, but worked in, or named by a variable."""
+    places["bytes"].mkdir()
+    monkeypatch.chdir(places["bytes"])
+    (places["bytes"] / "text").write_bytes(places["text"].read_bytes())
+    small = ["--preset", "smoke", "--steps", "1", "--d-model", "16"]
+    code, told = ended(["train", *small, "--text", "text", "--out", "run"], capsys)
+    assert code == 2 and "not UTF-8" in told.err and "\\udcff" in told.err
+    monkeypatch.setenv("COURSE_WORKSPACE", str(places["bytes"] / "w"))
+    monkeypatch.setenv("COURSE_HOME", str(places["bytes"] / "h"))
+    for words in ("lab --update", "progress --export p.json", "use --list", "release --out r"):
+        ended(words.split(), capsys)
 
 
 def test_a_mistake_of_ours_stays_what_it_is(monkeypatch):

@@ -28,6 +28,16 @@ def test_every_command_has_help(capsys, command):
     assert told.out.startswith(f"Usage: {' '.join(['course', *command])}") and not told.err
 
 
+@pytest.mark.parametrize("name", course.list_commands(None))
+def test_the_first_line_of_a_commands_help_is_its_line_in_the_list(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert ended("--help") == ended(name, "--help") == 0
+    listed, own = capsys.readouterr().out.split(f"Usage: course {name}")
+    [line] = re.findall(rf"^  {name} +(\S.*)$", listed.split("Commands:")[1], re.M)
+    first = own.split("\n\n")[1]
+    assert first == f"  {line}" and re.fullmatch(r"[A-Z][^.]*\.", line), "one plain sentence, in both places"
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [

@@ -107,6 +107,17 @@ def test_a_mistake_is_one_line(folder, capsys, arguments, says):
     assert not told.out and len(told.err.splitlines()) == 1 and says in told.err, told
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_without_numbers_is_one_line(folder, capsys, value):
+    model = pretrained.load(folder)
+    with torch.no_grad():
+        model.blocks[0].mlp.up.weight[1, 1] = value
+    pretrained.save(model, folder)
+    assert ended("--model", str(folder), "--prompt", "a") == 2
+    told = capsys.readouterr()
+    assert not told.out and "NaN or infinite (blocks.0.mlp.up.weight)" in told.err
+
+
 def test_a_bad_folder_is_one_line(folder, tmp_path, capsys):
     def says(expected):
         assert ended("--model", str(folder), "--prompt", "a") == 2

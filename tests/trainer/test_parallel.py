@@ -42,6 +42,9 @@ WORKER = """
             os.kill(os.getpid(), signal.SIGKILL)
         if str(self.team.rank) == os.environ.get("LEAVES") and done == 13:
             os.kill(os.getpid(), signal.SIGTERM)
+        if str(self.team.rank) == os.environ.get("ASTRAY") and done == 15:
+            p = list(self.model.parameters())[-1].detach()
+            (p.to_local() if hasattr(p, "to_local") else p).fill_(float("nan"))
         return watch(self, done, loss)
     Run.watch = dies
     keep = Run.keep
@@ -287,6 +290,21 @@ def test_a_run_of_one_process_that_was_stopped_goes_on_sharded(warm, folder, sha
             main(["train", *OPTIONS, "--out", str(out)])
     assert len(seen(out)["train_loss"]) == 13
     the_same(team(warm, folder, "stopped", "--shard", "--resume"), sharded)
+
+
+@pytest.mark.parametrize("shard", [[], ["--shard"]], ids=["whole", "cut"])
+def test_a_team_that_diverges_says_it_once_and_keeps_the_last_good_checkpoint(warm, folder, shard):
+    """What breaks is one process's share: all must see it, at the same step, and none is left waiting."""
+    out = folder / f"astray{len(shard)}"
+    options = [*OPTIONS, *shard, "--out", out]
+    status, said = start(warm, folder / "worker.py", *options, restarts=0, ASTRAY="1")
+    assert status and said.count("course: the run diverged: ") == 1 and " at step 15, " in said, said
+    assert f"the last good checkpoint is {out / 'checkpoint.safetensors'}" in said, said
+    kept = json.loads((out / "record.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert kept["state"] == "diverged" and 14 <= len(kept["train_loss"]) <= 15
+    with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
+        assert len(json.loads(file.metadata()["about"])["history"]["train_loss"]) == 10
+        assert all(file.get_tensor(name).isfinite().all() for name in file.keys())
 
 
 def test_sharding_needs_several_processes(folder, capsys):

@@ -81,6 +81,9 @@ def load_model(source: str):
         if not folder.is_dir():
             raise CourseError(f"no model folder at {source}; give a folder with config.json, or smollm2")
     model = load(folder)
+    if bad := [name for name, p in model.named_parameters() if not p.isfinite().all()]:
+        raise CourseError(f"weights of the model in {source} are NaN or infinite ({bad[0]}); train it anew, or take "
+                          "another copy")  # fmt: skip
     trained = folder / "course_tokenizer.json"
     tokenizer = load_tokenizer(trained) if trained.exists() else ChatTokenizer(folder)
     if tokenizer.vocab_size > model.config.vocab_size:

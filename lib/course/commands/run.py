@@ -30,6 +30,7 @@ def run(
     own: bool,
 ) -> int:
     """Execute lessons headless, side by side; all if none is named.
+
     A LESSON is a number (2 or 02), a name (attention, 02_attention) or the path of a notebook.
 
     Presets: smoke proves in seconds that the code runs, cpu is a laptop's size, gpu is worth a GPU. auto takes

@@ -6,6 +6,8 @@ import re
 import signal
 from pathlib import Path
 
+from lib.moved import way
+
 QUIET = ["--log-level=ERROR"]  # no advice about transport encryption between two processes of one machine
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -25,9 +27,10 @@ def nobodys(folder: Path) -> dict[str, str]:
 
 
 def brief(name: str, text: str) -> str:
-    """An error in one line: its name and the first line of what it says."""
+    """An error in one line: its name and the first line of what it says, and today's way to what is no more."""
     said = ANSI.sub("", text).strip().splitlines()
-    return f"{name}: {said[0][:300]}" if said else name
+    today = way(text)
+    return (f"{name}: {said[0][:300]}" if said else name) + (f" ({today})" if today else "")
 
 
 def kill_group(pid: int) -> None:
