@@ -28,6 +28,7 @@ import torch
 
 from lib.errors import CourseError
 from lib.exercises.exercise import PRELUDE
+from lib.exercises.standing import Code
 from lib.exercises.verdict import AnswerError, Gone
 from lib.grading import wire
 
@@ -68,15 +69,6 @@ class Limits:
     processes: int = 32
     disk: int = 64 * 2**20
     files: int = 4096
-
-
-@dataclass(frozen=True)
-class Code:
-    """What a sandbox runs: statements the answer needs, each by itself, then the cell that defines `name`."""
-
-    name: str
-    source: str
-    helpers: tuple[str, ...] = ()
 
 
 def bwrap() -> list[str]:
@@ -335,6 +327,7 @@ class RemoteAnswer:
         self.sandbox, self.code, self.seed = sandbox, code, seed
         self.lost = False  # the sandbox died, by no doing of the answer's that we know of
         self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
+        self.failed: list[tuple[int, str]] = []  # helpers that did not run: number, why
         self._stack: contextlib.ExitStack | None = None
         self._line: Channel | None = None
         self._functions: list = []
@@ -361,7 +354,7 @@ class RemoteAnswer:
             raise Gone(self.problem)
         self._starts += 1
         self._calls = 0
-        order = {"prelude": PRELUDE, "helpers": list(self.code.helpers), "source": self.code.source}
+        order = {"prelude": PRELUDE, **{k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.code).items()}}
         for again in (True, False):
             self._stack = contextlib.ExitStack()
             self._line = self._stack.enter_context(self.sandbox.channel(self._deadline))
@@ -370,7 +363,7 @@ class RemoteAnswer:
                 self._send({})
                 self._receive()
                 there = True
-                self._send({**order, "name": self.code.name, "seed": self.seed})
+                self._send({**order, "seed": self.seed})
                 said = self._receive()
                 break
             except Gone:
@@ -380,6 +373,7 @@ class RemoteAnswer:
                 self.problem, self._final, self.lost = "", False, False
         self.defined, self.callable = said.get("defined") is True, said.get("callable") is True
         self.error = _error(said["error"]) if said.get("error") else None
+        self.failed = _failed(said.get("failed"), len(self.code.helpers))
         self.value = said.get("value")
 
     def __call__(self, *args, **kwargs):
@@ -487,6 +481,11 @@ class CallableHandle(Handle):
 def _error(told) -> AnswerError:
     kind, text, line = ([*told, None, None, None] if isinstance(told, list) else [None] * 3)[:3]
     return AnswerError(str(kind)[:80], str(text or "")[:500], line if type(line) is int else None)
+
+
+def _failed(told, helpers: int) -> list[tuple[int, str]]:
+    rows = [row for row in told if isinstance(row, list) and len(row) == 2] if isinstance(told, list) else []
+    return [(n, str(why)[:80]) for n, why in rows[:20] if type(n) is int and 0 <= n < helpers]
 
 
 def _write_back(given, changed) -> None:

@@ -1,6 +1,5 @@
 """From folders of learners to the code of each answer: whose file, which lesson, which cell, what else it needs."""
 
-import ast
 import functools
 import os
 import re
@@ -9,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import CourseError
-from lib.exercises.closure import bound, needed, parse, plain, unparsed, used
-from lib.exercises.exercise import Exercise, defines, exercises, unsolved
+from lib.exercises import standing
+from lib.exercises.exercise import Exercise, exercises
+from lib.exercises.standing import Answer, place
 from lib.grading.reading import Cell
-from lib.grading.sandbox import Code
-from lib.lesson.cells import place
 from lib.lesson.series import series, source
 
 DEEP = 5  # folders below a learner's in which a notebook is looked for
@@ -111,81 +109,9 @@ def home(path: Path) -> str:
     return found[1] if found else ""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The code of one answer. notes: what is unusual about where it stood. code: None if there is nothing to run."""
-
-    code: Code | None
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-
-
 def answer(cells: tuple[Cell, ...], exercise: Exercise) -> Answer:
-    """What a notebook gives as the answer to an exercise, as a run from top to bottom would leave it.
-
-    The answer's cell is the one with its id; of several, the last that is solved. One that was left as it was gives
-    way to a solved one put right below it, before the check; one that is gone, to any cell that defines the name.
-    """
-    key = exercise.id.replace(".", "-")
-    own = [i for i, cell in enumerate(cells) if cell.grade_id == key]
-    solved = [i for i in own if not _blank(cells[i], exercise)]
-    notes = ("several cells have this exercise's id",) if len(own) > 1 else ()
-    at = solved[-1] if solved else None
-    if at is None or not defines(cells[at].source, exercise.name):
-        if others := [i for i in _elsewhere(cells, own, key) if _solves(cells[i], exercise)]:
-            at = others[-1]
-            notes += ("the answer stands in a cell of its own",)
-    if at is None:
-        return Answer(None, notes, "" if own else "There is no cell for this answer in the notebook.")
-    cell = cells[at]
-    rest = [c for i, c in enumerate(cells) if i != at and i not in own and not _passed_over(c)]
-    statements = [s for c in rest for s in parse(c.source)]
-    names, given = set(), set()
-    for s in parse(cell.source):  # what the cell has given a meaning to itself, it does not need from elsewhere
-        names |= used(s) - given
-        given |= bound(s)
-    # What the answer is, its own cell says.
-    helpers = [unparsed(s) for s in needed(statements, names) if exercise.name not in bound(s)]
-    return Answer(Code(exercise.name, plain(cell.source), tuple(filter(None, helpers))), notes)
-
-
-def _blank(cell: Cell, exercise: Exercise) -> bool:
-    """Whether an answer's cell still says nothing."""
-    return cell.source.strip() == exercise.stub or (not parse(cell.source) and _only_comments(cell.source)) or (
-        unsolved(cell.source) and _as_given(cell.source, exercise)
-    )
-
-
-def _only_comments(source: str) -> bool:
-    return all(not line.strip() or line.lstrip().startswith("#") for line in source.splitlines())
-
-
-def _as_given(source: str, exercise: Exercise) -> bool:
-    """The stub but for spaces and comments."""
-    try:
-        return [ast.dump(s) for s in parse(source)] == [ast.dump(s) for s in parse(exercise.stub)]
-    except (RecursionError, ValueError):  # deeper than any stub, or a number too long to print
-        return False
-
-
-def _solves(cell: Cell, exercise: Exercise) -> bool:
-    return defines(cell.source, exercise.name) and not unsolved(cell.source)
-
-
-def _passed_over(cell: Cell) -> bool:
-    """Checks, and answers that are still stubs, define nothing for others."""
-    found = place(cell.grade_id)
-    return bool(found) and (found[1] != "answer" or unsolved(cell.source))
-
-
-def _elsewhere(cells: tuple[Cell, ...], own: list[int], key: str) -> list[int]:
-    """Cells without an id in which an answer may stand: those between its cell and its check; if its cell is gone, all
-    that the learner has added or changed."""
-    free = [i for i, cell in enumerate(cells) if not place(cell.grade_id)]
-    if not own:
-        return [i for i in free if cells[i].source.strip() not in _ours()]
-    checks = [i for i, cell in enumerate(cells) if cell.grade_id == f"{key}-check"]
-    return [i for i in free if any(own[0] < i < check for check in checks)]
+    """What a notebook gives as the answer to an exercise; the lesson's own cells are nobody's."""
+    return standing.answer([(c.source, c.grade_id) for c in cells], exercise, _ours)
 
 
 @functools.cache
