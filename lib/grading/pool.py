@@ -53,10 +53,9 @@ def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[R
     Raises CourseError if sandboxes cannot be had at all; nothing is lost by stopping at any moment.
     """
     jobs = iter(jobs)
-    first = next(jobs, None)
-    waiting = [] if first is None else [first]
+    waiting = list(itertools.islice(jobs, workers))
     losses: Counter[Job] = Counter()
-    crew = [_Worker(settings) for _ in range(workers if waiting else 0)]
+    crew = [_Worker(settings) for _ in waiting]
     try:
         while waiting or any(w.job for w in crew):
             for worker in crew:
@@ -148,13 +147,10 @@ def _work(pipe, settings: Settings, parent: int) -> None:
     _die_with(parent)
     import torch
 
-    from lib.exercises.exercise import exercises
     from lib.grading.judge import judge
     from lib.grading.sandbox import Sandbox
 
     torch.set_num_threads(1)
-    for exercise in exercises():
-        _ = exercise.version
     _limit_memory()
     try:
         sandbox = Sandbox(settings.limits, settings.isolated, settings.hidden)

@@ -1,7 +1,7 @@
 """What a person should look at in an answer, found by reading it. A flag is a question, not a verdict.
 
-What counts is what the answer's own definition reaches (lib.exercises.reach): a comparison with the library beside it is
-none of it. There, to have something ready made is to call it; an import alone is nothing.
+What counts is what the answer's own definition reaches (lib.exercises.reach): a comparison with the library beside it
+is none of it. There, to have something ready made is to call it; an import alone is nothing.
 """
 
 import ast

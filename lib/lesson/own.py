@@ -31,7 +31,7 @@ from lib.attention import Context, recorded
 from lib.errors import CourseError
 from lib.exercises.exercise import PRELUDE, Exercise, exercise
 from lib.exercises.result import evaluate
-from lib.exercises.standing import standing_alone
+from lib.exercises.standing import standing_alone as text_alone
 from lib.generation import KVCache
 from lib.kernels.door import with_kernel
 from lib.lesson.files import write_atomic
@@ -287,7 +287,7 @@ def keep(id: str, cells: Cells) -> Path:
     Raises CourseError if there is no place for it in lib, no answer, or the answer does not pass.
     """
     found = seam(id)
-    source = _standing_alone(cells, found)
+    source = standing_alone(cells, found)
     problem = _tried(found, source)[1]
     if problem:
         raise CourseError(f"{id} is not switched on: {problem}")
@@ -328,9 +328,9 @@ def seam(id: str) -> Exercise:
     return exercise(id)
 
 
-def _standing_alone(cells: Cells, exercise: Exercise) -> str:
+def standing_alone(cells: Cells, exercise: Exercise) -> str:
     """The answer that stood when its check ran, as a program by itself. Raises CourseError if there is none."""
-    source = standing_alone([(cell, "") if isinstance(cell, str) else cell for cell in cells], exercise)
+    source = text_alone([(cell, "") if isinstance(cell, str) else cell for cell in cells], exercise)
     if not source:
         raise CourseError(f"no answer to {exercise.id} found; write it, run its cell and its check, then try again")
     return source

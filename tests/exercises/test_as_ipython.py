@@ -33,7 +33,7 @@ def test_as_ipython_reads_it(source, want):
 
 
 @pytest.mark.parametrize("source", [
-    "\n\n%%time\n\ndef f():\n    return 2\n", "%cd x\n\n\ndef f(): pass", "\n\n  \n    a = 1\n    def f():\n        pass",
+    "\n\n%%time\n\ndef f():\n    return 2\n", "%cd x\n\n\ndef f(): pass", "\n \n    a = 1\n    def f():\n        pass",
     "f?\ndef g(): pass",
 ])  # fmt: skip
 def test_lines_stay_where_they_were(source):
@@ -42,7 +42,8 @@ def test_lines_stay_where_they_were(source):
 
 
 @pytest.mark.parametrize("source", [
-    "def f(:", "x = '", "\0", "(" * 5000, "-" * 100_000 + "1", "%x\n" * 5000 + "(", "?", "%%", "x = !", "\\"])  # fmt: skip
+    "def f(:", "x = (", "\0", "(" * 5000, "-" * 100_000 + "1", "%x\n" * 5000 + "(", "?", "%%", "x = !",
+])  # fmt: skip
 def test_what_is_no_python_has_no_statements_or_none_that_count(source):
     body, why = understood(source)
     assert all(isinstance(s, ast.Pass) or "get_ipython" in ast.unparse(s) for s in body) and (why or body)

@@ -64,8 +64,7 @@ def main() -> int:
     papermill_engines.register("course", Engine)
     try:
         papermill.execute_notebook(
-            orders["source"],
-            orders["out"],
+            *(orders[path].replace("{", "{{").replace("}", "}}") for path in ("source", "out")),  # it fills in braces
             parameters=orders["parameters"],
             engine_name="course",
             kernel_name="python3",
