@@ -171,6 +171,10 @@ class _Notebook:
             if why:
                 return Answer(None, problem=f"The answer's cell does not run: {why}", attempted=True)
             if self.parsed[i] and not all(map(stub, self.parsed[i])) and not _as_given(self.parsed[i], self.exercise):
+                names = {name for s in ast.walk(ast.Module(self.parsed[i], [])) for name in _imported(s)}
+                if names & {self.name, "*"}:  # somebody else's, and so no answer
+                    why = f"The answer's cell does not define `{self.name}`: it imports it."
+                    return Answer(None, problem=why, attempted=True)
                 if not any(stub(s) and self.name in touched(s) for s in self.parsed[i]):
                     return Answer(Code(self.name, plain(source)), reached=tuple((s, True) for s in self.parsed[i]))
         return Answer(None)
@@ -238,6 +242,10 @@ def _checked(statement: ast.stmt, id: str) -> list[ast.expr]:
             if len(given) == 2 and isinstance(given[0], ast.Constant) and given[0].value == id:
                 found.append(given[1])
     return found
+
+
+def _imported(node: ast.AST) -> set[str]:
+    return bound(node) if isinstance(node, ast.Import | ast.ImportFrom) else set()
 
 
 def _only_comments(source: str) -> bool:

@@ -164,7 +164,7 @@ def test_an_honest_learner_gets_full_marks_and_is_not_accused(name, sandbox):
     id, found = cells_of(name)
     said = graded(Notebook(name, id[:2], [id], found), sandbox)
     assert said["points"] == {id: exercise(id).points}, said
-    assert not accused(said) and not any("several" in what for what in said["flags"] if "copy" not in name), said
+    assert not accused(said) and not any("several" in what for what in said["flags"] if "cop" not in name), said
 
 
 @pytest.mark.parametrize("name", [name for name, (id, _) in CASES.items() if id == "02.causal_mask"])

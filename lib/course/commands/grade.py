@@ -1,5 +1,7 @@
 """`course grade`: judge submissions, keep the grades, tell everyone what they need to know."""
 
+import contextlib
+import os
 import re
 import secrets
 import time
@@ -55,10 +57,7 @@ def grade(
 
     Exit status 0: all was graded. 1: some submission could not be; the table says which and why.
     """
-    from lib.grading import exports, feedback
-    from lib.grading.gradebook import Gradebook
-    from lib.grading.pool import Settings, run
-    from lib.grading.sandbox import Limits
+    from lib.grading.walls import begin
 
     paths = tuple(map(_own_copy, paths))
     console = Console()
@@ -68,6 +67,17 @@ def grade(
     except OSError as error:
         raise CourseError(f"cannot make {out} ({error.strerror}); choose another folder with --out") from None
     hidden = tuple(str(p.absolute()) for p in (*paths, out))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # workers are forks of this process, which computes nothing
+    begun = None
+    with contextlib.suppress(CourseError):  # a worker will say it, if there is anything to judge
+        begun = begin(not unsandboxed, hidden)  # a warm process takes as long to load PyTorch as we do
+        click.get_current_context().call_on_close(begun.end)
+
+    from lib.grading import exports, feedback
+    from lib.grading.gradebook import Gradebook
+    from lib.grading.pool import Settings, run
+    from lib.grading.sandbox import Limits
+
     settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost", hidden)
     with Gradebook(db or out / "gradebook.sqlite") as book:
         work = Work(list(paths), out, learner, book, seed, regrade, not unsandboxed)
@@ -79,7 +89,7 @@ def grade(
                     name = _printable(report.learner)[:30]
                     bar.update(task, completed=work.finished(report.learner), description=name)
 
-                run(work.jobs(), settings, jobs or cores(), done)
+                run(work.jobs(), settings, jobs or cores(), done, begun)
         except KeyboardInterrupt:
             click.echo("course: interrupted; the same command goes on from here, nothing graded is lost", err=True)
             return 130
