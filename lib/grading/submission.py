@@ -63,7 +63,10 @@ def _one(path: Path, learner: str | None, out: Path | None) -> Iterator[Submissi
         return
     folders = [f for f in _folders(path) if not (out and _for_grades(f, out))]
     holding = [f for f in folders if any(_notebooks(f, DEEP))]
-    if learner or (flat and len(holding) < 2):
+    # ann/attempt 1 and ann/attempt 2, if ann is given; but people may be numbers, or submission_17.
+    own = all(OWN.fullmatch(f.name) and re.search(r"(?i)[a-z]", f.name) for f in holding)
+    own = own and not any(re.match(r"(?i)submission", f.name) for f in holding)
+    if learner or (flat and len(holding) < 2) or (len(holding) > 1 and own):
         yield from _learners(path, learner or path.name or "learner", learner is not None)
         return
     for file in flat:

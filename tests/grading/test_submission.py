@@ -179,6 +179,12 @@ def test_a_folder_too_deep_is_told_and_never_merged(tmp_path, inside):
     assert ("more", "02_attention.ipynb", False) in told(tmp_path / "unzipped")
 
 
+@pytest.mark.parametrize("names", [("101", "102"), ("submission_17", "submission_18"), ("2026", "2027"), ("ann", "v2")])
+def test_people_may_be_called_by_numbers(tmp_path, names):
+    lay(tmp_path, *(f"class/{name}/02_attention.ipynb" for name in names))
+    assert [who for who, _, _ in told(tmp_path / "class")] == list(names)
+
+
 def test_several_lessons_in_folders_are_one_learners(tmp_path):
     lay(tmp_path, "class/ann/first part/02_attention.ipynb", "class/ann/heads/03_multi_head_attention.ipynb")
     assert {(who, bad) for who, _, bad in told(tmp_path / "class")} == {("ann", False)}
