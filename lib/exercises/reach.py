@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from lib.exercises.closure import COMPREHENSION, DEFINITION, FUNCTION, bound, remembered, stored, used
 
-MOST_STEPS = 50_000  # of one search; a notebook of a lesson takes a hundred
+MOST_STEPS = 200_000  # of one search; a lesson's notebook takes a hundred
+MOST_CALLS = 200  # functions that one function calls, through each other
 KNOWN = frozenset(dir(builtins)) | {"__name__", "__file__", "display", "get_ipython", "math", "torch", "F", "nn"}
 # Their calls change nothing that they are handed.
 PURE = frozenset("print display len help type repr show check hint plt sns bars curves heatmap hover_map".split())
@@ -227,7 +228,7 @@ class Program:
         """What a call of the function changes, through those that it calls too."""
         found: set[str] = set()
         seen, open_names = set(), [name]
-        while open_names:
+        while open_names and len(seen) < MOST_CALLS:
             each = open_names.pop()
             if each not in seen:
                 seen.add(each)
@@ -244,6 +245,9 @@ class Program:
         work += [("*", end)]
         while work:
             ask = work.pop()
+            steps += 1
+            if steps > MOST_STEPS:
+                found.whole, work = False, []
             if ask in seen:
                 continue
             seen.add(ask)
@@ -251,13 +255,9 @@ class Program:
             found.names.add(name)
             known = False
             for i in reversed(self.touching.get(name, ())):
+                steps += 1
                 if i >= before:
                     continue
-                steps += 1
-                if steps > MOST_STEPS:
-                    found.whole = False
-                    found.chosen = sorted(chosen)
-                    return found
                 s = self.statements[i]
                 known = True
                 if not self._worth(s, name):

@@ -197,8 +197,9 @@ class _Notebook:
             strict = {self.parsed[main.cell][n].lineno for n in kept}
             loose = tuple(s.lineno for s in self.parsed[main.cell] if s.lineno not in strict)
         rest = [s for s in chosen if (made_up and s is not main) or s.cell != main.cell or self._made_up(s)]
-        before = [s for s in rest if made_up or (s.cell, s.number) < (main.cell, 0)]
-        after = [s for s in rest if s not in before]
+        above = [made_up or (s.cell, s.number) < (main.cell, 0) for s in rest]
+        before = [s for s, first in zip(rest, above, strict=True) if first]
+        after = [s for s, first in zip(rest, above, strict=True) if not first]
         copies = [i for i in self.own if i <= end[0] and any(self.name in touched(s) for s in self.parsed[i])]
         notes = ("several cells have this exercise's id",) if len(copies) > 1 else ()
         notes += () if main.cell in self.own or made_up else ("the answer stands in a cell of its own",)
