@@ -8,9 +8,9 @@ LONG = "COURSE_TEST_LONG"  # in the environment: set by pytest's option --long
 # but for those of what has changed.
 SLOWEST = """
 exercises/test_solved grading/test_hostile grading/test_kill grading/test_honest trainer/test_parallel
-course/test_runner exercises/test_mutants grading/test_nbgrader grading/test_sandbox trainer/test_precision weights/test_pretrained
-course/test_teaching course/test_learners_copy course/test_website inference/test_server course/test_train
-course/test_renewal sources/test_catalogue grading/test_gradebook
+course/test_runner exercises/test_mutants grading/test_nbgrader grading/test_sandbox trainer/test_precision
+weights/test_pretrained course/test_teaching course/test_learners_copy course/test_website inference/test_server
+course/test_train course/test_renewal sources/test_catalogue grading/test_gradebook
 """.split()
 
 

@@ -61,7 +61,8 @@ def test_a_notebook_with_a_mark_in_front_and_odd_metadata_is_read(tmp_path):
     """As the grader reads it: some editors put a byte-order mark there."""
     about = {"nbgrader": {"grade_id": "02-attention"}}
     cells = [{"cell_type": "code", "source": ["x = 1\n", "y"], "metadata": about},
-             {"cell_type": "code", "source": "z", "metadata": []}, {"cell_type": "markdown", "source": "no"}]  # fmt: skip
+             {"cell_type": "code", "source": "z", "metadata": []},
+             {"cell_type": "markdown", "source": "no"}]  # fmt: skip
     path = tmp_path / "02_attention.ipynb"
     path.write_text(json.dumps({"cells": cells}), encoding="utf-8-sig")
     assert series.Lesson(path).code == [("x = 1\ny", "02-attention"), ("z", "")]
