@@ -18,11 +18,7 @@ STUCK := { echo "pip could not finish; if it names the network, look at HTTPS_PR
 	"some. The same make goes on from here." >&2; exit 1; }
 # A file goes to one process; the slowest files, and lessons, come first (tests/hunt.py, conftest.py).
 SIDE_BY_SIDE := --dist loadfile --no-loadscope-reorder
-# Nobody's own settings of IPython, Jupyter or Matplotlib, and no other kernel called python3.
-NOBODY = env -u JUPYTER_PATH -u JUPYTER_CONFIG_PATH -u PYTHONSTARTUP -u MPLBACKEND JUPYTER_PREFER_ENV_PATH=1 \
-	IPYTHONDIR=$(CURDIR)/build/nobody JUPYTER_CONFIG_DIR=$(CURDIR)/build/nobody JUPYTER_DATA_DIR=$(CURDIR)/build/nobody \
-	MATPLOTLIBRC=$(abspath $(wildcard $(BIN)/../lib/python*/site-packages/matplotlib/mpl-data/matplotlibrc))
-NBVAL = $(NOBODY) $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 $(SIDE_BY_SIDE)
+NBVAL := $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout 1200 -p no:cacheprovider -n 2 $(SIDE_BY_SIDE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup data run lab site test test-long check browser site-check matrix doctor bands lint bench lock clean

@@ -5,11 +5,10 @@ import hashlib
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 
 import nbformat
 
-from lib.course.headless.jupyter import QUIET, brief, kill_group, nobodys
+from lib.course.headless.jupyter import QUIET, brief, kill_group
 from lib.errors import CourseError
 from lib.lesson.files import write_atomic
 from lib.lesson.series import Lesson
@@ -56,7 +55,7 @@ def execute(nb: nbformat.NotebookNode, lesson: Lesson, timeout: float) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    with tempfile.TemporaryDirectory() as home, nobodys(Path(home)):
+    with tempfile.TemporaryDirectory() as home:
         env = {**os.environ, "COURSE_PRESET": "cpu", "CUDA_VISIBLE_DEVICES": "", "COURSE_HOME": home}
         client = NotebookClient(
             nb,

@@ -64,7 +64,8 @@ def main() -> int:
     papermill_engines.register("course", Engine)
     try:
         papermill.execute_notebook(
-            *(orders[path].replace("{", "{{").replace("}", "}}") for path in ("source", "out")),  # it fills in braces
+            orders["source"],
+            orders["out"],
             parameters=orders["parameters"],
             engine_name="course",
             kernel_name="python3",

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib.course.headless.jupyter import impersonal, kill_group
+from lib.course.headless.jupyter import kill_group
 from lib.errors import CourseError
 from lib.lesson.expectations import seconds as expected_seconds
 from lib.lesson.files import write_json
@@ -293,7 +293,7 @@ class _Runner:
 
     def _start(self, task: Task) -> None:
         place = self.scratch / task.job.name
-        for folder in ("work", "home", "settings", "runtime"):
+        for folder in ("work", "home", "ipython", "runtime"):
             (place / folder).mkdir(parents=True)
         for old in (_receipt(self.out, task.job.name), self.out / f"{task.job.name}.ipynb"):
             old.unlink(missing_ok=True)
@@ -304,7 +304,7 @@ class _Runner:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, cores() // self.workers)),
             "COURSE_HOME": str(place / "home"),  # the learner's own guesses are not part of a headless run,
             "COURSE_OWN": str(place / "home" / "own"),  # nor is the learner's own code, unless the job says so
-            **impersonal(place / "settings"),
+            "IPYTHONDIR": str(place / "ipython"),
             "JUPYTER_RUNTIME_DIR": str(place / "runtime"),
             **task.job.env,
         }
