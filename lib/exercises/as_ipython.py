@@ -1,10 +1,13 @@
 """A notebook's cell as IPython reads it: the same text for whoever looks at the code and for whoever runs it."""
 
 import ast
+import collections
 import functools
 import re
 
 SHORT = 4_000  # characters; so that what is remembered stays small, whatever is handed in
+LONG = 1_000_000  # characters of longer sources that are remembered, all together
+DEEP = 250  # levels of syntax; code that people write has 50
 MOST_MAGIC = 100  # lines of a cell that may be IPython's own; each takes IPython another look at the whole cell
 PROMPTS = re.compile(r"^[ \t]*(?:>>>|\.\.\.|In \[)", re.M)
 MAGIC = re.compile(r"^\s*[%!?,;/]|\?\s*$|=\s*[%!]", re.M)
@@ -16,25 +19,56 @@ def parse(source: str) -> list[ast.stmt]:
 
     They are for reading only: a class of learners has the same cells over and over, and they are read once.
     """
-    return understood(source)[0]
+    return _read(source)[0]
 
 
-def understood(source: str) -> tuple[list[ast.stmt], str]:
-    """A cell's statements, and why there are none: "" if it is only empty."""
-    return _once(source) if len(source) <= SHORT else _understood(source)
+def error(source: str) -> str:
+    """Why a cell does not run at all, as Python says it; "" if it may."""
+    return _read(source)[1]
 
 
-def _understood(source: str) -> tuple[list[ast.stmt], str]:
+def unreadable(source: str) -> str:
+    """Why a cell that Python might run cannot be read here, "" if it can, or if it is no Python for anybody.
+
+    What has not been read must not be run: whoever looks for something in it would look at nothing.
+    """
+    return _read(source)[2]
+
+
+def _read(source: str) -> tuple[list[ast.stmt], str, str]:
+    if len(source) <= SHORT:
+        return _once(source)
+    if source in _long:
+        _long.move_to_end(source)
+        return _long[source]
+    _long[source] = _parse(source)
+    while sum(map(len, _long)) > LONG and len(_long) > 1:
+        _long.popitem(last=False)
+    return _long[source]
+
+
+_long: collections.OrderedDict[str, tuple[list[ast.stmt], str, str]] = collections.OrderedDict()
+
+
+def _parse(source: str) -> tuple[list[ast.stmt], str, str]:
     try:
-        return ast.parse(plain(source)).body, ""
-    except SyntaxError as error:
-        where = f" in line {error.lineno}" if error.lineno else ""
-        return [], f"{type(error).__name__}{where}: {error.msg}"
-    except (ValueError, RecursionError, MemoryError) as error:
-        return [], f"{type(error).__name__}: it is too long, or nested too deeply, to be read"
+        tree = ast.parse(plain(source))
+    except SyntaxError as problem:
+        where = f" in line {problem.lineno}" if problem.lineno else ""
+        return [], f"{type(problem).__name__}{where}: {problem.msg}", ""
+    except (RecursionError, MemoryError):
+        return [], "", "it is nested too deeply to be read"
+    except ValueError:
+        return [], "", "it holds characters that no code has"
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEP):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return tree.body, "", ""
+    return [], "", "it is nested too deeply to be read"
 
 
-_once = functools.lru_cache(maxsize=1024)(_understood)
+_once = functools.lru_cache(maxsize=1024)(_parse)
 
 
 def plain(source: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lib.exercises.as_ipython import parse, plain, understood
+from lib.exercises.as_ipython import error, parse, plain, unreadable
 from lib.exercises.closure import bound, unparsed
 from lib.exercises.exercise import Exercise, stub
 from lib.exercises.reach import Program, Reach, lean, now, surely, touched
@@ -167,9 +167,11 @@ class _Notebook:
         if not self.own:
             return Answer(None, problem="There is no cell for this answer in the notebook.")
         for i in reversed(self.own):
-            source, why = self.cells[i][0], understood(self.cells[i][0])[1]
-            if why:
+            source = self.cells[i][0]
+            if why := error(source):
                 return Answer(None, problem=f"The answer's cell does not run: {why}", attempted=True)
+            if why := unreadable(source):
+                return Answer(None, problem=f"Its code was not run: {why}.", attempted=True)
             if self.parsed[i] and not all(map(stub, self.parsed[i])) and not _as_given(self.parsed[i], self.exercise):
                 names = {name for s in ast.walk(ast.Module(self.parsed[i], [])) for name in _imported(s)}
                 if names & {self.name, "*"}:  # somebody else's, and so no answer

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.inputtransformer2 import TransformerManager
 
-from lib.exercises.as_ipython import parse, plain, understood
+from lib.exercises.as_ipython import error, parse, plain, unreadable
 
 INSTALLS = "try:\n    import e\nexcept ImportError:\n    "
 
@@ -45,8 +45,15 @@ def test_lines_stay_where_they_were(source):
     "def f(:", "x = (", "\0", "(" * 5000, "-" * 100_000 + "1", "%x\n" * 5000 + "(", "?", "%%", "x = !",
 ])  # fmt: skip
 def test_what_is_no_python_has_no_statements_or_none_that_count(source):
-    body, why = understood(source)
-    assert all(isinstance(s, ast.Pass) or "get_ipython" in ast.unparse(s) for s in body) and (why or body)
+    body = parse(source)
+    assert all(isinstance(s, ast.Pass) or "get_ipython" in ast.unparse(s) for s in body)
+    assert body or error(source) or unreadable(source)
+
+
+@pytest.mark.parametrize("source", ["x = " + "+".join(["1"] * 900), "x" + ".a" * 900, "-" * 100_000 + "1"])
+def test_what_is_too_deep_is_told(source):
+    assert parse(source) == [] and "too deeply" in unreadable(source) and not error(source)
+    assert not unreadable("x = 1") and not unreadable("def f(:")
 
 
 PIECES = ["x = 1", "%time y = 2", "!ls", "f?", "# why?", "s = '''", ">>> a", "...", "    b = 1", "def f():",
