@@ -13,45 +13,6 @@ SIMPLE = DEFINITION | ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign
 BLOCK = ast.If | ast.Try  # an import with a fallback, say; simple if all in them is
 
 
-def parse(source: str) -> list[ast.stmt]:
-    """The statements of a cell; [] for one that is no Python. Lines of notebook magic (% and !) are passed over.
-
-    They are for reading only: a class of learners has the same cells over and over, and they are read once.
-    """
-    return _parse_once(source) if len(source) <= SHORT else _parse(source)
-
-
-SHORT = 4_000  # characters; so that what is remembered stays small, whatever is handed in
-
-
-def _parse(source: str) -> list[ast.stmt]:
-    if source.lstrip().startswith("%%") and not source.lstrip().startswith(("%%time", "%%capture")):
-        return []  # a cell of another language
-    try:
-        return ast.parse(plain(source)).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-
-
-_parse_once = functools.lru_cache(maxsize=1024)(_parse)
-
-
-def plain(source: str) -> str:
-    """The source with each line of notebook magic made empty, so that line numbers stay."""
-    if not any(mark in source for mark in "%!?"):
-        return source
-    try:
-        ast.parse(source)
-        return source  # a % at the start of a line may be arithmetic
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        lines = source.split("\n")
-        return "\n".join("" if _magic(line.strip()) else line for line in lines)
-
-
-def _magic(line: str) -> bool:
-    return line.startswith(("%", "!", "?")) or (line.endswith("?") and not line.startswith("#"))
-
-
 def remembered(function):
     """Keep on a node what was found out about it: the cells of a class are read once, but asked about often."""
     key = "_" + function.__name__
@@ -131,7 +92,7 @@ def _free(node: ast.AST) -> set[str]:
         around += [*given.defaults, *filter(None, given.kw_defaults), *filter(None, (a.annotation for a in arguments))]
         local, outer = {a.arg for a in arguments}, set()
         for statement in body:
-            _stored(statement, local, outer)
+            stored(statement, local, outer)
         inside = {name for statement in body for name in _free(statement)}
         return (inside - (local - outer)) | {name for n in around for name in _free(n)}
     found = {name for child in ast.iter_child_nodes(node) for name in _free(child)}
@@ -140,7 +101,7 @@ def _free(node: ast.AST) -> set[str]:
     return found
 
 
-def _stored(node: ast.AST, local: set[str], outer: set[str]) -> None:
+def stored(node: ast.AST, local: set[str], outer: set[str]) -> None:
     """Add the names that a function's code makes its own, and those that it says are not."""
     if isinstance(node, ast.Global):
         outer.update(node.names)
@@ -148,11 +109,11 @@ def _stored(node: ast.AST, local: set[str], outer: set[str]) -> None:
         local.add(node.id)
     elif isinstance(node, ast.Import | ast.ImportFrom | DEFINITION):
         local.update(bound(node))
-    elif isinstance(node, ast.ExceptHandler) and node.name:
+    elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
         local.add(node.name)
     if not isinstance(node, FUNCTION | ast.ClassDef | COMPREHENSION):
         for child in ast.iter_child_nodes(node):
-            _stored(child, local, outer)
+            stored(child, local, outer)
 
 
 def needed(statements: list[ast.stmt], names: set[str]) -> list[ast.stmt]:
@@ -186,6 +147,9 @@ def digest(source: str, names: set[str] | None) -> str:
     return hashlib.sha256("\n".join(map(_dumped, statements)).encode()).hexdigest()[:16]
 
 
-# A module of ours is asked about for each exercise in it, and each time read once.
-_module = functools.lru_cache(maxsize=32)(_parse)
+@functools.lru_cache(maxsize=32)  # a module of ours is asked about for each exercise in it
+def _module(source: str) -> list[ast.stmt]:
+    return ast.parse(source).body
+
+
 _dumped = remembered(ast.dump)

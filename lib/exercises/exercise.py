@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import lib.exercises as exercises_package
 from lib.errors import CourseError
 from lib.exercises import properties
-from lib.exercises.closure import bound, digest, parse, remembered
+from lib.exercises.as_ipython import parse
+from lib.exercises.closure import bound, digest, remembered
 
 # What an answer may use without importing it. The lesson has; whoever runs an answer alone runs this first.
 PRELUDE = "import math\n\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
@@ -115,17 +116,30 @@ def defines(source, name):
 
 
 def unsolved(source):
-    """Whether an answer's source still raises a bare NotImplementedError somewhere, or sets a name to `...`."""
-    return any(_left_open(statement) for statement in parse(source))
+    """Whether an answer's source still has its stub: a function that does nothing, or a name set to `...`."""
+    return any(stub(statement) for statement in parse(source))
 
 
 @remembered
-def _left_open(statement):
-    if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant) and statement.value.value is ...:
-        return True
-    raised = [node.exc for node in ast.walk(statement) if isinstance(node, ast.Raise)]
-    raised = [exc.func if isinstance(exc, ast.Call) and not exc.args else exc for exc in raised]
-    return any(isinstance(exc, ast.Name) and exc.id == "NotImplementedError" for exc in raised)
+def stub(statement):
+    """Whether a definition only holds a place: docstring, `raise NotImplementedError`, `...` or `pass`, and no more."""
+    if isinstance(statement, ast.Assign):
+        return isinstance(statement.value, ast.Constant) and statement.value.value is ...
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
+        return all(map(_empty, statement.body))
+    if isinstance(statement, ast.ClassDef):
+        methods = [s for s in statement.body if isinstance(s, ast.FunctionDef)]
+        return bool(methods) and all(stub(s) if s in methods else _empty(s) for s in statement.body)
+    return False
+
+
+def _empty(statement):
+    if isinstance(statement, ast.Raise):
+        exc = statement.exc
+        exc = exc.func if isinstance(exc, ast.Call) and not exc.args else exc
+        return isinstance(exc, ast.Name) and exc.id == "NotImplementedError"
+    constant = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.Pass) or (constant and isinstance(statement.value.value, str | type(...)))
 
 
 def lessons():

@@ -26,6 +26,7 @@ from lib.exercises.exercise import exercises
 from lib.exercises.exercise import lessons as lessons_with_exercises
 from lib.grading.gradebook import Standing
 from lib.grading.grades import Grade, Report
+from lib.grading.submission import from_canvas
 from lib.lesson.files import write_atomic
 from lib.lesson.series import series
 
@@ -77,9 +78,15 @@ def _cell(value: Any) -> Any:
     return "'" + text if first and first in "=+-@" else text
 
 
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
+LOGIN = re.compile(r"[@-][A-Za-z][\w.@-]*", re.ASCII)
+
+
+def _csv(rows: Iterable[Iterable[Any]], keys: bool = False) -> str:
+    """keys: another system finds its learners by these, so a login that begins with @ or - stays as it is. It has no
+    sign in it that a spreadsheet could compute with; the tables for people have the apostrophe all the same."""
     file = io.StringIO()
-    csv.writer(file, lineterminator="\n").writerows([_cell(value) for value in row] for row in rows)
+    csv.writer(file, lineterminator="\n").writerows(
+        [v if keys and isinstance(v, str) and LOGIN.fullmatch(v) else _cell(v) for v in row] for row in rows)
     return file.getvalue()
 
 
@@ -218,8 +225,10 @@ def canvas_csv(standings: list[Standing]) -> str:
                              ["    Points Possible", "", "", "", "", *possible]]
     for s in standings:
         points = {(r.lesson, r.sandboxed): _points(r) for r in s.reports}
-        rows.append([s.learner, "", "", s.learner, "", *map(points.get, columns)])
-    return _csv(rows)
+        # A file that came from Canvas has Canvas's own number of its learner in its name.
+        number = s.learner.rpartition("_")[2] if any(from_canvas(Path(r.path)) == s.learner for r in s.reports) else ""
+        rows.append([s.learner, number, "", "" if number else s.learner, "", *map(points.get, columns)])
+    return _csv(rows, keys=True)
 
 
 def moodle_csv(standings: list[Standing]) -> str:
@@ -235,7 +244,7 @@ def moodle_csv(standings: list[Standing]) -> str:
             report = next((r for r in s.reports if r.lesson == lesson), None)
             row += [_points(report), _said(report)] if report else ["", ""]
         rows.append(row)
-    return _csv(rows)
+    return _csv(rows, keys=True)
 
 
 def _said(report: Report) -> str:

@@ -3,11 +3,14 @@
 import hashlib
 import time
 
+from lib.exercises.as_ipython import parse
 from lib.exercises.exercise import Exercise, exercises
+from lib.exercises.reach import surely
 from lib.exercises.result import evaluate, nothing
+from lib.exercises.standing import Answer
 from lib.grading.grades import Flag, Grade, Report
 from lib.grading.reading import Cell
-from lib.grading.rules import LIBRARY, broken, suspicious
+from lib.grading.rules import broken, handed_on, suspicious
 from lib.grading.sandbox import RemoteAnswer, Sandbox
 from lib.grading.submission import answer
 
@@ -48,13 +51,17 @@ def _grade(
     flags = [Flag(exercise.id, note) for note in found.notes]
     problem = found.problem
     if found.code is None:
-        result = nothing(exercise, problem)
+        result = nothing(exercise, problem, attempted=found.attempted)
     else:
-        forbidden = broken(exercise, found.code.source, found.code.helpers)
-        flags += forbidden + suspicious(exercise, found.code.source)
-        taken = [flag for flag in forbidden if flag.what.endswith(LIBRARY)]  # then there is no answer to judge
-        if taken or (forbidden and rules_cost):
-            problem = f"It {(taken or forbidden)[0].what}."
+        forbidden = broken(exercise, found.reached)
+        flags += forbidden
+        for text in (found.code.source, *found.code.after):
+            flags += suspicious(exercise, text)
+        if handed_on(exercise, found.reached):
+            problem = f"It only hands on the course's own `{exercise.name}`: there is nothing of its own to judge."
+            result = nothing(exercise, problem, attempted=True)
+        elif forbidden and rules_cost:
+            problem = f"It {forbidden[0].what}."
             result = nothing(exercise, problem, attempted=True)
         else:
             for _ in range(TRIES):
@@ -63,6 +70,8 @@ def _grade(
                 problem = remote.problem
                 if not remote.lost:
                     break  # else the sandbox itself was ended from outside: nothing is the answer's fault
+            if result.points < result.out_of:
+                flags += [Flag(exercise.id, what) for what in _lacking(found, remote)]
     for outcome in result.outcomes:
         if outcome.crashed:
             flags.append(Flag(exercise.id, f"the check {outcome.name!r} stumbled over the answer"))
@@ -70,6 +79,16 @@ def _grade(
         exercise.id, exercise.version, result.points, exercise.points, result.attempted, result.outcomes, problem
     )
     return grade, flags
+
+
+def _lacking(found: Answer, remote: RemoteAnswer) -> list[str]:
+    """What the answer needs and did not have, by name."""
+    said = [f"needs `{name}`, which no cell above its check defines" for name in found.missing[:5]]
+    for number, why in remote.failed[:5]:
+        names = sorted(surely(parsed[0])) if (parsed := parse(remote.code.helpers[number])) else []
+        what = ", ".join(f"`{name}`" for name in names[:3]) or "a statement of another cell"
+        said.append(f"needs {what}, which cannot be made where answers are judged ({why})")
+    return said
 
 
 def _one_way(seed: int) -> int:

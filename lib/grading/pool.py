@@ -19,6 +19,7 @@ from lib.errors import CourseError
 from lib.grading.grades import Report
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Limits
+from lib.grading.walls import Begun
 
 MEMORY = 8 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
 START = 300.0  # seconds for a worker to load everything on a busy machine
@@ -47,16 +48,22 @@ class Settings:
     hidden: tuple[str, ...] = ()
 
 
-def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None]) -> None:
+def run(
+    jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None], begun: Begun | None = None
+) -> None:
     """Judge the jobs and call done(report) for each, in the order in which they finish. They are taken as needed.
+
+    begun: a warm process that is starting already, for the first worker.
 
     Raises CourseError if sandboxes cannot be had at all; nothing is lost by stopping at any moment.
     """
     jobs = iter(jobs)
-    first = next(jobs, None)
-    waiting = [] if first is None else [first]
+    waiting = list(itertools.islice(jobs, workers))
     losses: Counter[Job] = Counter()
-    crew = [_Worker(settings) for _ in range(workers if waiting else 0)]
+    crew = []
+    for _ in waiting:
+        crew.append(_Worker(settings, begun))
+        begun = None
     try:
         while waiting or any(w.job for w in crew):
             for worker in crew:
@@ -105,16 +112,19 @@ def _hear(worker: "_Worker") -> Report | object | None:
 class _Worker:
     """A process of ours with a sandbox, and the job it has."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, begun: Begun | None = None):
         self.settings, self.failures = settings, 0
-        self.start()
+        # What this process has loaded, a fork need not load again.
+        self.start("fork" if sys.platform == "linux" else "spawn", begun if sys.platform == "linux" else None)
 
-    def start(self) -> None:
-        context = multiprocessing.get_context("spawn")
+    def start(self, how: str = "spawn", begun: Begun | None = None) -> None:
+        context = multiprocessing.get_context(how)
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, self.settings, os.getpid()), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, self.settings, os.getpid(), begun), daemon=True)
         self.process.start()
         theirs.close()
+        if begun:
+            begun.hand_over()
         self.ready, self.job, self.deadline = False, None, time.monotonic() + START
 
     def give(self, job: Job) -> None:
@@ -142,22 +152,19 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(pipe, settings: Settings, parent: int) -> None:
+def _work(pipe, settings: Settings, parent: int, begun: Begun | None = None) -> None:
     """A worker's life: one job after another, until there is nobody to send them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     _die_with(parent)
     import torch
 
-    from lib.exercises.exercise import exercises
     from lib.grading.judge import judge
     from lib.grading.sandbox import Sandbox
 
     torch.set_num_threads(1)
-    for exercise in exercises():
-        _ = exercise.version
     _limit_memory()
     try:
-        sandbox = Sandbox(settings.limits, settings.isolated, settings.hidden)
+        sandbox = Sandbox(settings.limits, settings.isolated, settings.hidden, begun)
     except CourseError as error:
         pipe.send(("refused", str(error)))
         return

@@ -1,9 +1,14 @@
-"""What a person should look at in an answer, found by reading it. A flag is a question, not a verdict."""
+"""What a person should look at in an answer, found by reading it. A flag is a question, not a verdict.
+
+What counts is what the answer's own definition reaches (lib.exercises.reach): a comparison with the library beside it
+is none of it. There, to have something ready made is to call it; an import alone is nothing.
+"""
 
 import ast
 
-from lib.exercises.closure import parse
+from lib.exercises.as_ipython import parse
 from lib.exercises.exercise import Exercise
+from lib.exercises.reach import surely
 from lib.grading.grades import Flag
 
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
@@ -17,44 +22,100 @@ UNDER = frozenset(
     "__builtins__ __class__ __bases__ __subclasses__ __globals__ __code__ __closure__ __dict__ __reduce__ _getframe "
     "f_back f_locals f_globals gi_frame tb_frame".split()
 )
+Reached = tuple[tuple[ast.stmt, bool], ...]  # statements, and whether each is of the answer's own cell
 
 
-def broken(exercise: Exercise, source: str, helpers: tuple[str, ...] = ()) -> list[Flag]:
-    """Uses of what the exercise forbids: the thing itself, ready made. helpers: further code that the answer needs."""
-    found = {}
-    modules = {name for text in (source, *helpers) for name in _modules_of_lib(text)}
-    for line, node in _nodes(source, helpers):
-        for name in _names(node) & set(exercise.forbidden):
-            found.setdefault((name, line), f"uses `{name}`, which the exercise asks to write")
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib":
-            if any(alias.name in (exercise.name, "*") for alias in node.names):
-                found.setdefault(("lib", line), f"takes `{exercise.name}` {LIBRARY}")
-        if isinstance(node, ast.Attribute) and node.attr == exercise.name:
-            whose = ast.unparse(node.value)[:40] if isinstance(node.value, ast.Name | ast.Attribute) else "…"
-            ours = whose.split(".")[0] in modules
-            what = f"takes `{exercise.name}` {LIBRARY}" if ours else f"uses `{whose}.{exercise.name}`, ready made"
-            if whose != "self":
-                found.setdefault((exercise.name, line), what)
+def broken(exercise: Exercise, reached: Reached) -> list[Flag]:
+    """Uses of what the exercise forbids: the thing itself, ready made, in the statements that the answer needs."""
+    found: dict[tuple[str, int | None], str] = {}
+    origin = _origins(reached)
+    mine = {name for s, _ in reached for name in surely(s)} - origin.keys()
+    called = {id(n.func) for s, _ in reached for n in ast.walk(s) if isinstance(n, ast.Call)}
+    for statement, own in reached:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            continue
+        for node in ast.walk(statement):
+            line = getattr(node, "lineno", None) if own else None
+            path = _path(node, origin)
+            names = {path.rpartition(".")[2], *_names(node)}
+            for name in names & set(exercise.forbidden):
+                found.setdefault((name, line), f"uses `{name}`, which the exercise asks to write")
+            if not path.endswith(f".{exercise.name}") or id(node) not in called:
+                continue
+            root = _root(node)
+            if path.startswith("lib."):
+                found.setdefault((exercise.name, line), f"takes `{exercise.name}` {LIBRARY}")
+            elif root not in mine and root in origin:
+                whose = path.removesuffix(f".{exercise.name}")[:40]
+                found.setdefault((exercise.name, line), f"uses `{whose}.{exercise.name}`, ready made")
     return [Flag(exercise.id, what, line) for (_, line), what in found.items()]
 
 
-def _nodes(source: str, helpers: tuple[str, ...]):
-    """(line, node) of all code; only the answer's own lines have a number that means something to a reader."""
-    for text in (source, *helpers):
-        for statement in parse(text):
-            for node in ast.walk(statement):
-                yield (getattr(node, "lineno", None) if text is source else None), node
+def handed_on(exercise: Exercise, reached: Reached) -> bool:
+    """Whether the answer is nothing but the library's own: another name for it, or a call that passes everything on."""
+    origin = _origins(reached)
+
+    def theirs(node: ast.AST) -> bool:
+        return _path(node, origin).startswith("lib.") and _path(node, origin).endswith(f".{exercise.name}")
+
+    def passes_on(value: ast.AST | None) -> bool:
+        if isinstance(value, ast.Lambda):
+            return passes_on(value.body)
+        if isinstance(value, ast.Call):
+            partial = _path(value.func, origin).endswith("partial") and len(value.args) == 1
+            return theirs(value.func) or (partial and theirs(value.args[0]))
+        return theirs(value) if value is not None else False
+
+    definitions = [s for s, _ in reached if exercise.name in surely(s)]
+    if not definitions:
+        return False
+    last = definitions[-1]
+    if isinstance(last, ast.Assign):
+        return passes_on(last.value)
+    if isinstance(last, ast.FunctionDef):
+        doc = isinstance(last.body[0], ast.Expr) and isinstance(last.body[0].value, ast.Constant)
+        rest = [s for s in last.body[doc:] if not isinstance(s, ast.Import | ast.ImportFrom)]
+        return len(rest) == 1 and isinstance(rest[0], ast.Return) and passes_on(rest[0].value)
+    return False
 
 
-def _modules_of_lib(source: str) -> set[str]:
-    """The names under which code has the course's modules."""
-    found = set()
-    for node in (node for statement in parse(source) for node in ast.walk(statement)):
+def _origins(reached: Reached) -> dict[str, str]:
+    """{name: dotted path} of what the statements import, inside functions too, and of plain second names for it."""
+    found: dict[str, str] = {}
+    for node in (node for s, _ in reached for node in ast.walk(s)):
         if isinstance(node, ast.Import):
-            found |= {a.asname or "lib" for a in node.names if a.name.split(".")[0] == "lib"}
-        elif isinstance(node, ast.ImportFrom) and node.module == "lib":
-            found |= {a.asname or a.name for a in node.names}
+            for a in node.names:
+                found[a.asname or a.name.split(".")[0]] = a.name if a.asname else a.name.split(".")[0]
+        elif isinstance(node, ast.ImportFrom):
+            found |= {a.asname or a.name: f"{node.module or ''}.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Name | ast.Attribute):
+            if (path := _path(node.value, found)) and _root(node.value) in found:
+                found |= {t.id: path for t in node.targets if isinstance(t, ast.Name)}
+    if "*" in found:
+        found |= {name: f"{found['*'].removesuffix('.*')}.{name}" for name in _loaded(reached) if name not in found}
     return found
+
+
+def _loaded(reached: Reached) -> set[str]:
+    given = {name for s, _ in reached for name in surely(s)}
+    return {n.id for s, _ in reached for n in ast.walk(s) if isinstance(n, ast.Name)} - given
+
+
+def _path(node: ast.AST, origin: dict[str, str]) -> str:
+    """The dotted path that a name or attribute stands for, imports followed; "" for other code."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        return ""
+    return ".".join([origin.get(node.id, node.id), *reversed(parts)])
+
+
+def _root(node: ast.AST) -> str:
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def suspicious(exercise: Exercise, source: str) -> list[Flag]:

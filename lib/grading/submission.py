@@ -1,6 +1,5 @@
 """From folders of learners to the code of each answer: whose file, which lesson, which cell, what else it needs."""
 
-import ast
 import functools
 import os
 import re
@@ -9,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.errors import CourseError
-from lib.exercises.closure import bound, needed, parse, plain, unparsed, used
-from lib.exercises.exercise import Exercise, defines, exercises, unsolved
+from lib.exercises import standing
+from lib.exercises.exercise import Exercise, exercises
+from lib.exercises.standing import Answer, place
 from lib.grading.reading import Cell
-from lib.grading.sandbox import Code
-from lib.lesson.cells import place
-from lib.lesson.series import series, source
+from lib.lesson.series import series
 
 DEEP = 5  # folders below a learner's in which a notebook is looked for
 
@@ -31,8 +29,9 @@ class Submission:
 def find(paths: list[Path], learner: str | None = None, out: Path | None = None) -> list[Submission]:
     """The notebooks under each path: a notebook, a learner's folder of them, or a folder of learners' folders.
 
-    learner: the name for a path that is one learner's. out: where grades are written, which is no learner. Raises
-    CourseError for a path that holds nothing to grade.
+    learner: the name for a path that is one learner's. out: where grades are written, which is no learner. A file that
+    looks like a notebook and cannot be read as one is told. Raises CourseError for a path that holds nothing to grade,
+    and for a layout that would be guessed.
     """
     found = []
     for path in paths:
@@ -51,23 +50,77 @@ def _one(path: Path, learner: str | None, out: Path | None) -> Iterator[Submissi
     path = path.absolute()
     if path.is_file():
         # ada/02_attention.ipynb is ada's; ada.ipynb is too
-        yield Submission(learner or (path.parent.name if home(path) else path.stem) or "learner", path)
-    elif any(_notebooks(path, 0)) and (learner or sum(any(_notebooks(f, DEEP)) for f in _folders(path)) < 2):
-        for file in _notebooks(path, DEEP):
-            yield Submission(learner or path.name or "learner", file)
-    else:
-        for file in _notebooks(path, 0):
-            yield Submission(path.name, file, "it lies beside the learners' folders; put it into its learner's")
-        folders = [f for f in _folders(path) if not (out and _for_grades(f, out))]
-        if learner is not None and folders:
-            raise CourseError(f"{path} holds several folders; --learner names one learner's folder or notebook")
-        for folder in folders:
-            files = list(_notebooks(folder, DEEP))
-            for file in files:
-                yield Submission(folder.name, file)
-            if not files:
-                why = "it is a link to another folder" if folder.is_symlink() else "no notebook in it"
-                yield Submission(folder.name, folder, why)
+        whose = learner or from_canvas(path) or (path.parent.name if home(path) else path.stem)
+        yield Submission(whose or "learner", path)
+        return
+    flat = list(_notebooks(path, 0))
+    canvas = [file for file in flat if from_canvas(file)]
+    if canvas and learner is None and not any(any(_notebooks(f, DEEP)) for f in _folders(path)):
+        for file in flat:
+            whose = from_canvas(file)
+            yield Submission(whose or path.name, file, "" if whose else "its name does not say whose it is")
+        yield from _odd(path, 0, path.name)
+        return
+    folders = [f for f in _folders(path) if not (out and _for_grades(f, out))]
+    holding = [f for f in folders if any(_notebooks(f, DEEP))]
+    # ann/attempt 1 and ann/attempt 2, if ann is given; but people may be numbers, or submission_17.
+    own = all(OWN.fullmatch(f.name) and re.search(r"(?i)[a-z]", f.name) for f in holding)
+    own = own and not any(re.match(r"(?i)submission", f.name) for f in holding)
+    if learner or (flat and len(holding) < 2) or (len(holding) > 1 and own):
+        yield from _learners(path, learner or path.name or "learner", learner is not None)
+        return
+    for file in flat:
+        yield Submission(path.name, file, "it lies beside the learners' folders; put it into its learner's")
+    yield from _odd(path, 0, path.name)
+    if len(holding) == 1 and len(folders) == 1 and (why := _several(holding[0])):
+        inner = holding[0]
+        raise CourseError(
+            f"{path} holds one folder, {inner.name}, and {why}; if those in it are learners, give {inner}, "
+            "if all is one person's, add --learner NAME"
+        )
+    for folder in folders:
+        there = list(_learners(folder, folder.name, False))
+        yield from there
+        if not there:
+            why = "it is a link to another folder" if folder.is_symlink() else "no notebook in it"
+            yield Submission(folder.name, folder, why)
+
+
+def _learners(folder: Path, name: str, certain: bool) -> Iterator[Submission]:
+    """What one learner's folder holds; if it looks like several people's, nothing of it is graded, and it is told."""
+    why = "" if certain else _several(folder)
+    for file in _notebooks(folder, DEEP):
+        yield Submission(name, file, f"{why}; give each learner a folder" if why else "")
+    yield from _odd(folder, DEEP, name)
+
+
+# A folder of one learner's: attempt 2, week 03, v1, 2026-11-29, 02_attention, final
+OWN = re.compile(
+    r"(?i)[\W_]*((attempt|try|trial|submission|version|ver|v|week|lesson|day|part|unit|module|session|homework|hw|"
+    r"assignment|old|new|final|draft|first|second|third|last|resubmission|notebooks?|work|workspace|copy|backup)?"
+    r"[\W_]*[\d.:T_-]*)*[\W_]*"
+)
+
+
+def _several(folder: Path) -> str:
+    """Why a folder seems to be several people's: one lesson in two folders whose names are no attempts; "" if not."""
+    places: dict[str, set[str]] = {}
+    for file in _notebooks(folder, DEEP):
+        inside = file.relative_to(folder).parts[:-1]
+        if inside and not OWN.fullmatch(inside[0]) and not home(Path(inside[0])):
+            places.setdefault(home(file) or file.name, set()).add(inside[0])
+    for what, names in places.items():
+        if len(names) > 1:
+            first, second, *_ = sorted(names)
+            return f"lesson {what} is in {first} and in {second}" if what.isdecimal() else (
+                f"{what} is in {first} and in {second}")  # fmt: skip
+    return ""
+
+
+def from_canvas(path: Path) -> str:
+    """Whose a file is that was downloaded from Canvas, flat: lastfirst_12345 of lastfirst_LATE_12345_67890_x.ipynb."""
+    found = re.fullmatch(r"(.+?)_(?:LATE_)?(\d+)_(\d+)_.+", path.name)
+    return f"{found[1]}_{found[2]}" if found and not re.match(r"\d\d_", path.name) else ""
 
 
 def _folders(path: Path) -> list[Path]:
@@ -80,8 +133,8 @@ def _for_grades(folder: Path, out: Path) -> bool:
     return out.resolve().is_relative_to(folder.resolve()) and not any(_notebooks(folder, DEEP))
 
 
-def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
-    """The .ipynb files of a folder and, down to that depth, of those in it; through no link."""
+def _files(folder: Path, deep: int) -> Iterator[Path]:
+    """The files of a folder and, down to that depth, of those in it; through no link."""
     if folder.is_symlink() and deep:
         return
     try:
@@ -92,10 +145,39 @@ def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         if entry.is_dir(follow_symlinks=False):
-            if deep:
-                yield from _notebooks(Path(entry.path), deep - 1)
-        elif entry.name.endswith(".ipynb"):
+            if deep and not entry.name.startswith("__MACOSX"):
+                yield from _files(Path(entry.path), deep - 1)
+        else:
             yield Path(entry.path)
+
+
+def _notebooks(folder: Path, deep: int) -> Iterator[Path]:
+    return (path for path in _files(folder, deep) if path.name.lower().endswith(".ipynb"))
+
+
+# What a browser, a mail program or a person makes of a notebook's name.
+ODD = re.compile(r"(?i).*\.ipynb[^/]+|\d\d_.*\.(json|html|pdf|py|txt|md)|.*\.(zip|tar|tgz|gz|7z|rar)")
+
+
+def _odd(folder: Path, deep: int, name: str) -> Iterator[Submission]:
+    """Files that look like notebooks and are not read."""
+    for path in _files(folder, deep):
+        if ODD.fullmatch(path.name) and not path.name.lower().endswith(".ipynb"):
+            packed = re.search(r"(?i)\.(zip|tar|tgz|gz|7z|rar)$", path.name)
+            how = "unpack it first" if packed else "it has to end in .ipynb, as JupyterLab saves it"
+            yield Submission(name, path, f"it looks handed in, but is not read; {how}")
+
+
+def newest(path: Path) -> tuple:
+    """What orders several hand-ins of one thing: the attempt that its folder counts, time, then the (1) of a copy."""
+    counted = re.compile(r"(?i)(?:attempt|submission|try|v)[\W_]*(\d+)$")
+    attempts = [int(found[1]) for part in path.parts[:-1] if (found := counted.search(part))]
+    copy = re.search(r"\((\d+)\)|-Copy(\d+)", path.stem)
+    try:
+        time = path.stat().st_mtime
+    except OSError:
+        time = 0.0
+    return attempts[-1] if attempts else 0, round(time), int(copy[1] or copy[2]) if copy else 0
 
 
 def lessons(cells: tuple[Cell, ...]) -> dict[str, float]:
@@ -107,90 +189,21 @@ def lessons(cells: tuple[Cell, ...]) -> dict[str, float]:
 
 def home(path: Path) -> str:
     """The lesson that a file says it is of, by its name; "" if it does not say."""
-    found = re.match(r"(\d\d)_", path.name)
-    return found[1] if found else ""
+    whole = re.search("|".join(re.escape(lesson.stem) for lesson in _series()) or "$^", path.name)
+    found = whole or re.match(r"\d\d_", path.name)
+    return found[0][:2] if found else ""
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The code of one answer. notes: what is unusual about where it stood. code: None if there is nothing to run."""
-
-    code: Code | None
-    notes: tuple[str, ...] = ()
-    problem: str = ""
+_series = functools.cache(series)
 
 
 def answer(cells: tuple[Cell, ...], exercise: Exercise) -> Answer:
-    """What a notebook gives as the answer to an exercise, as a run from top to bottom would leave it.
-
-    The answer's cell is the one with its id; of several, the last that is solved. One that was left as it was gives
-    way to a solved one put right below it, before the check; one that is gone, to any cell that defines the name.
-    """
-    key = exercise.id.replace(".", "-")
-    own = [i for i, cell in enumerate(cells) if cell.grade_id == key]
-    solved = [i for i in own if not _blank(cells[i], exercise)]
-    notes = ("several cells have this exercise's id",) if len(own) > 1 else ()
-    at = solved[-1] if solved else None
-    if at is None or not defines(cells[at].source, exercise.name):
-        if others := [i for i in _elsewhere(cells, own, key) if _solves(cells[i], exercise)]:
-            at = others[-1]
-            notes += ("the answer stands in a cell of its own",)
-    if at is None:
-        return Answer(None, notes, "" if own else "There is no cell for this answer in the notebook.")
-    cell = cells[at]
-    rest = [c for i, c in enumerate(cells) if i != at and i not in own and not _passed_over(c)]
-    statements = [s for c in rest for s in parse(c.source)]
-    names, given = set(), set()
-    for s in parse(cell.source):  # what the cell has given a meaning to itself, it does not need from elsewhere
-        names |= used(s) - given
-        given |= bound(s)
-    # What the answer is, its own cell says.
-    helpers = [unparsed(s) for s in needed(statements, names) if exercise.name not in bound(s)]
-    return Answer(Code(exercise.name, plain(cell.source), tuple(filter(None, helpers))), notes)
-
-
-def _blank(cell: Cell, exercise: Exercise) -> bool:
-    """Whether an answer's cell still says nothing."""
-    return cell.source.strip() == exercise.stub or (not parse(cell.source) and _only_comments(cell.source)) or (
-        unsolved(cell.source) and _as_given(cell.source, exercise)
-    )
-
-
-def _only_comments(source: str) -> bool:
-    return all(not line.strip() or line.lstrip().startswith("#") for line in source.splitlines())
-
-
-def _as_given(source: str, exercise: Exercise) -> bool:
-    """The stub but for spaces and comments."""
-    try:
-        return [ast.dump(s) for s in parse(source)] == [ast.dump(s) for s in parse(exercise.stub)]
-    except (RecursionError, ValueError):  # deeper than any stub, or a number too long to print
-        return False
-
-
-def _solves(cell: Cell, exercise: Exercise) -> bool:
-    return defines(cell.source, exercise.name) and not unsolved(cell.source)
-
-
-def _passed_over(cell: Cell) -> bool:
-    """Checks, and answers that are still stubs, define nothing for others."""
-    found = place(cell.grade_id)
-    return bool(found) and (found[1] != "answer" or unsolved(cell.source))
-
-
-def _elsewhere(cells: tuple[Cell, ...], own: list[int], key: str) -> list[int]:
-    """Cells without an id in which an answer may stand: those between its cell and its check; if its cell is gone, all
-    that the learner has added or changed."""
-    free = [i for i, cell in enumerate(cells) if not place(cell.grade_id)]
-    if not own:
-        return [i for i in free if cells[i].source.strip() not in _ours()]
-    checks = [i for i, cell in enumerate(cells) if cell.grade_id == f"{key}-check"]
-    return [i for i in free if any(own[0] < i < check for check in checks)]
+    """What a notebook gives as the answer to an exercise; the lesson's own cells are nobody's."""
+    return standing.answer([(c.source, c.grade_id) for c in cells], exercise, lambda: _ours(exercise.lesson))
 
 
 @functools.cache
-def _ours() -> frozenset[str]:
-    """The code cells of the lessons themselves."""
-    return frozenset(
-        source(cell).strip() for lesson in series() for cell in lesson.notebook["cells"] if cell["cell_type"] == "code"
-    )
+def _ours(number: str) -> frozenset[str]:
+    """The code cells of a lesson itself."""
+    [lesson] = [lesson for lesson in series() if lesson.number == number]
+    return frozenset(source.strip() for source, _ in lesson.code)

@@ -7,10 +7,14 @@ This file knows nothing of exercises, and nothing of what it returns is believed
 `seccomp` beside it.
 """
 
+import __future__
+
 import array
+import ast
 import contextlib
 import ctypes
 import gc
+import inspect
 import json
 import os
 import platform
@@ -310,6 +314,7 @@ def serve(channel: socket.socket) -> int:
     answer = namespace.get(order["name"], _nothing)
     here = answer is not _nothing and answer is not None
     report = {"defined": here, "callable": callable(answer), "error": namespace.pop("__error__", None)}
+    report["failed"] = namespace.pop("__failed__", [])
     answer_with(report | ({"value": answer} if here and not callable(answer) else {}))
     while True:
         try:
@@ -337,7 +342,7 @@ _nothing = object()
 
 
 def _define(order: dict) -> dict:
-    """Run the prelude, the helpers the answer needs, then the answer's cell; returns its namespace."""
+    """Run the prelude, the helpers the answer needs, the answer's cell and what came after; returns its namespace."""
     import types
 
     module = types.ModuleType("__main__")  # classes ask for their module
@@ -345,17 +350,54 @@ def _define(order: dict) -> dict:
     namespace = module.__dict__
     namespace |= {"display": lambda *_, **__: None, "get_ipython": lambda: _Shell()}
     exec(order["prelude"], namespace)
-    for source in order["helpers"]:
-        with contextlib.suppress(Exception, SystemExit):  # another cell's trouble
-            exec(compile(source, "<cell>", "exec", dont_inherit=True), namespace)
-    namespace.pop(order["name"], None)
+    cells = _Cells(namespace)
+    failed = []
+    for number, source in enumerate(order["helpers"]):
+        try:
+            cells.run(source, "<cell>")
+        except (Exception, SystemExit) as error:  # another cell's trouble
+            failed.append([number, type(error).__name__])
+    if order["fresh"]:
+        namespace.pop(order["name"], None)
     try:
-        exec(compile(order["source"], ANSWER, "exec", dont_inherit=True), namespace)
+        cells.run(order["source"], ANSWER, frozenset(order["loose"]))
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         namespace["__error__"] = _told(error)
+    for source in order["after"]:
+        with contextlib.suppress(Exception, SystemExit):
+            cells.run(source, "<cell>")
+    namespace["__failed__"] = failed[:20]
     return namespace
 
 
+class _Cells:
+    """Cells of a notebook, run as IPython runs them: statement by statement, `await` allowed, __future__ kept."""
+
+    def __init__(self, namespace: dict):
+        self.namespace, self.flags, self.loop = namespace, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None
+
+    def run(self, source: str, name: str, loose: frozenset[int] = frozenset()) -> None:
+        """loose: lines where statements begin that may fail."""
+        tree = compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+        for statement in tree.body:
+            try:
+                self._run(compile(ast.Module([statement], []), name, "exec", self.flags, dont_inherit=True))
+            except (Exception, SystemExit, KeyboardInterrupt):
+                if statement.lineno not in loose:
+                    raise
+
+    def _run(self, code) -> None:
+        self.flags |= code.co_flags & FUTURE
+        if not code.co_flags & inspect.CO_COROUTINE:
+            exec(code, self.namespace)
+            return
+        import asyncio
+
+        self.loop = self.loop or asyncio.new_event_loop()
+        self.loop.run_until_complete(eval(code, self.namespace))
+
+
+FUTURE = sum(getattr(__future__, name).compiler_flag for name in ("annotations", "barry_as_FLUFL"))
 ANSWER = "<answer>"
 
 
@@ -406,6 +448,7 @@ def _same(a, b, torch) -> bool:
 
 def _warm_up() -> None:
     """Load torch and use it once, so that a fork has all of it."""
+    import asyncio  # noqa: F401
     import resource  # noqa: F401
     import threading  # noqa: F401
     import types  # noqa: F401

@@ -8,10 +8,10 @@ import nbformat
 from lib.errors import CourseError
 from lib.exercises.exercise import exercise, unsolved
 from lib.exercises.result import nothing
+from lib.exercises.standing import place
 from lib.lesson.checks import shown
 
 MARKER = re.compile(r"# exercise (\S+)")
-GRADE_ID = re.compile(r"(\d\d)-([a-z][a-z0-9_]*)(-prompt|-check)?")
 
 
 def sync(nb, lesson):
@@ -99,12 +99,6 @@ def answer_cells(nb):
 def _grade_id(cell):
     """The cell's grade_id, or "" if it has none."""
     return str(cell.metadata.get("nbgrader", {}).get("grade_id", ""))
-
-
-def place(grade_id):
-    """(exercise id, role) that a grade_id names; None for any other."""
-    match = GRADE_ID.fullmatch(grade_id)
-    return (f"{match[1]}.{match[2]}", (match[3] or "-answer")[1:]) if match else None
 
 
 def _place(cell):

@@ -29,14 +29,16 @@ import lib.attention
 import lib.transformer
 from lib.attention import Context, recorded
 from lib.errors import CourseError
-from lib.exercises.closure import DEFINITION, bound, needed, parse, plain, unparsed, used
-from lib.exercises.exercise import PRELUDE, Exercise, defines, exercise, unsolved
+from lib.exercises.exercise import PRELUDE, Exercise, exercise
 from lib.exercises.result import evaluate
+from lib.exercises.standing import standing_alone as text_alone
 from lib.generation import KVCache
 from lib.kernels.door import with_kernel
 from lib.lesson.files import write_atomic
 from lib.lesson.predictions import own_folder
 from lib.transformer import Config, Transformer
+
+Cells = Iterable[str | tuple[str, str]]
 
 
 def _brief(error: BaseException) -> str:
@@ -277,13 +279,15 @@ def _path(id: str) -> Path:
     return own_folder() / f"{id}.py"
 
 
-def keep(id: str, cells: Iterable[str]) -> Path:
-    """Switch an answer on, found among the sources of a notebook's cells; returns the file it is kept in.
+def keep(id: str, cells: Cells) -> Path:
+    """Switch an answer on, found among a notebook's cells as the grader finds it; returns the file it is kept in.
+
+    cells: the source of each, or (source, grade_id).
 
     Raises CourseError if there is no place for it in lib, no answer, or the answer does not pass.
     """
     found = seam(id)
-    source = standing_alone(list(cells), found)
+    source = standing_alone(cells, found)
     problem = _tried(found, source)[1]
     if problem:
         raise CourseError(f"{id} is not switched on: {problem}")
@@ -324,21 +328,12 @@ def seam(id: str) -> Exercise:
     return exercise(id)
 
 
-def standing_alone(cells: list[str], exercise: Exercise) -> str:
-    """The last solved cell that defines the answer, after what it needs of the other cells' definitions.
-
-    Raises CourseError if there is none.
-    """
-    makers = [i for i, cell in enumerate(cells) if defines(cell, exercise.name) and not unsolved(cell)]
-    if not makers:
+def standing_alone(cells: Cells, exercise: Exercise) -> str:
+    """The answer that stood when its check ran, as a program by itself. Raises CourseError if there is none."""
+    source = text_alone([(cell, "") if isinstance(cell, str) else cell for cell in cells], exercise)
+    if not source:
         raise CourseError(f"no answer to {exercise.id} found; write it, run its cell and its check, then try again")
-    answer = cells[makers[-1]]
-    rest = [s for i, cell in enumerate(cells) if i not in makers for s in parse(cell)]
-    names = {name for s in parse(answer) for name in used(s)}
-    helpers = [s for s in needed(rest, names) if exercise.name not in bound(s)]
-    last = {s.name: s for s in helpers if isinstance(s, DEFINITION)}  # of a helper that was run again, the newest
-    helpers = [s for s in helpers if not isinstance(s, DEFINITION) or last[s.name] is s]
-    return "\n\n".join([*filter(None, map(unparsed, helpers)), plain(answer).strip()]) + "\n"
+    return source
 
 
 # What runs

@@ -40,7 +40,7 @@ class Lesson:
     def notebook(self) -> dict:
         """The notebook as plain JSON."""
         try:
-            nb = json.loads(self.path.read_text(encoding="utf-8"))
+            nb = json.loads(self.path.read_text(encoding="utf-8-sig"))  # some editors put a mark in front
         except OSError as problem:
             raise CourseError(f"cannot read {self.path}: {problem.strerror}") from None
         except ValueError:
@@ -48,6 +48,12 @@ class Lesson:
         if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
             raise CourseError(f"{self.path} is not a notebook (no cells); save it again from JupyterLab")
         return nb
+
+    @property
+    def code(self) -> list[tuple[str, str]]:
+        """(source, grade_id) of each code cell; "" for a cell that has no such id."""
+        cells = (cell for cell in self.notebook["cells"] if isinstance(cell, dict) and cell.get("cell_type") == "code")
+        return [(source(cell), grade_id(cell)) for cell in cells]
 
     @property
     def title(self) -> str:
@@ -63,6 +69,13 @@ def source(cell: dict) -> str:
     """A cell's source as one string; the format allows a list of lines too."""
     text = cell.get("source", "")
     return text if isinstance(text, str) else "".join(text)
+
+
+def grade_id(cell: dict) -> str:
+    """The exercise's id in a cell's metadata, whatever they are; "" if there is none."""
+    for key in ("metadata", "nbgrader", "grade_id"):
+        cell = cell.get(key) if isinstance(cell, dict) else None
+    return cell if isinstance(cell, str) else ""
 
 
 def series() -> list[Lesson]:

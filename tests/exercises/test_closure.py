@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from lib.exercises.closure import bound, digest, needed, parse, plain, used
+from lib.exercises.as_ipython import parse
+from lib.exercises.closure import bound, digest, needed, used
 
 LESSON = """
 import numpy as np
@@ -47,18 +48,6 @@ def test_names_that_a_statement_gives(source, want):
 
 def test_names_that_a_statement_reads():
     assert used(ast.parse("y = f(x).z[w]")) == {"f", "x", "w"}
-
-
-def test_magic_is_passed_over_and_lines_keep_their_numbers():
-    source = "%matplotlib inline\n!pip install x\nx = 1\n"
-    assert names(parse(source)) == ["x = 1"] and parse(source)[0].lineno == 3
-    assert plain("x = (7\n% 4)") == "x = (7\n% 4)"
-    assert parse("%%html\n<b>") == [] and names(parse("%%time\nx = 1")) == ["x = 1"]
-
-
-@pytest.mark.parametrize("source", ["def f(:", "x = '", "\0", "(" * 5000, "-" * 100_000 + "1"])
-def test_what_is_no_python_has_no_statements(source):
-    assert parse(source) == []
 
 
 def test_a_digest_changes_with_the_code_and_not_with_its_looks():

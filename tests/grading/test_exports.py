@@ -78,6 +78,22 @@ def test_no_name_becomes_a_formula_or_a_second_row(export, name):
             assert cell.isprintable(), cell
 
 
+@pytest.mark.parametrize("login", ["@ann", "-bob", "@ann.b-c", "-x@example.org", "ann", "@Ünn"])
+def test_a_login_stays_what_another_system_finds_its_learner_by(login):
+    """The tables for people have the apostrophe all the same."""
+    mark = "'" if login[0] in "@-" else ""
+    key = login if login.isascii() else mark + login
+    assert table(exports.canvas_csv([named(login)]))[2][3] == table(exports.moodle_csv([named(login)]))[1][0] == key
+    assert table(exports.gradebook_csv([named(login)]))[2][0] == mark + login
+
+
+def test_canvas_finds_who_came_from_there_by_its_own_number():
+    name = "leeann_12345"
+    report = replace(LESSON, learner=name, path=f"class/{name}_67890_02_attention.ipynb")
+    assert table(exports.canvas_csv([replace(ANN, learner=name, reports=(report,))]))[2][:4] == [name, "12345", "", ""]
+    assert table(exports.canvas_csv([named("student_01")]))[2][:4] == ["student_01", "", "", "student_01"]
+
+
 def test_what_a_learner_wrote_becomes_no_formula_either():
     wrong = replace(MASK, problem="=1+1", outcomes=())
     text = exports.grades_csv([replace(ANN, reports=(replace(LESSON, grades=(wrong,), flags=()),))])

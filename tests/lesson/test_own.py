@@ -132,7 +132,7 @@ def test_what_cannot_be_switched_on_says_why():
     with pytest.raises(CourseError, match=r"no answer to 02\.attention found"):
         own.keep("02.attention", [exercise("02.attention").stub, "x = 1", "from lib.attention import attention"])
     with pytest.raises(CourseError, match="does not run by itself, NameError"):
-        own.keep("02.attention", [ATTENTION + "\nprint(nowhere)"])
+        own.keep("02.attention", ["scale = nowhere\n" + ATTENTION.replace("return weights", "return scale * weights")])
 
 
 @pytest.mark.parametrize("text, says", [

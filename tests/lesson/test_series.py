@@ -1,5 +1,7 @@
 """Lessons are found by any name a person would type, and a wrong one is told the right ones."""
 
+import json
+
 import pytest
 
 from lib import device
@@ -53,3 +55,14 @@ def test_a_file_that_is_no_notebook_is_named(folder, text):
 
 def test_presets_are_those_of_the_library():
     assert series.PRESETS == device.PRESETS
+
+
+def test_a_notebook_with_a_mark_in_front_and_odd_metadata_is_read(tmp_path):
+    """As the grader reads it: some editors put a byte-order mark there."""
+    about = {"nbgrader": {"grade_id": "02-attention"}}
+    cells = [{"cell_type": "code", "source": ["x = 1\n", "y"], "metadata": about},
+             {"cell_type": "code", "source": "z", "metadata": []},
+             {"cell_type": "markdown", "source": "no"}]  # fmt: skip
+    path = tmp_path / "02_attention.ipynb"
+    path.write_text(json.dumps({"cells": cells}), encoding="utf-8-sig")
+    assert series.Lesson(path).code == [("x = 1\ny", "02-attention"), ("z", "")]

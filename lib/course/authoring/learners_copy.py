@@ -24,7 +24,7 @@ MARK = ".course-release.json"  # what tells an earlier release from a folder tha
 ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
          "course/headless", "course/own_copy", "course/setup", "course/training_run")  # fmt: skip
 COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "progress", "run", "serve", "size", "train", "use")
-EXERCISES = ("closure", "exercise", "outline", "properties", "result", "verdict")
+EXERCISES = ("as_ipython", "closure", "exercise", "outline", "properties", "reach", "result", "standing", "verdict")
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
 LICENCES = ("LICENSE", "LICENSE-lessons", "THIRD_PARTY.md")

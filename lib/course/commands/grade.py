@@ -1,8 +1,12 @@
 """`course grade`: judge submissions, keep the grades, tell everyone what they need to know."""
 
+import contextlib
+import os
+import re
 import secrets
 import time
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,10 +57,7 @@ def grade(
 
     Exit status 0: all was graded. 1: some submission could not be; the table says which and why.
     """
-    from lib.grading import exports, feedback
-    from lib.grading.gradebook import Gradebook
-    from lib.grading.pool import Settings, run
-    from lib.grading.sandbox import Limits
+    from lib.grading.walls import begin
 
     paths = tuple(map(_own_copy, paths))
     console = Console()
@@ -66,6 +67,17 @@ def grade(
     except OSError as error:
         raise CourseError(f"cannot make {out} ({error.strerror}); choose another folder with --out") from None
     hidden = tuple(str(p.absolute()) for p in (*paths, out))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # workers are forks of this process, which computes nothing
+    begun = None
+    with contextlib.suppress(CourseError):  # a worker will say it, if there is anything to judge
+        begun = begin(not unsandboxed, hidden)  # a warm process takes as long to load PyTorch as we do
+        click.get_current_context().call_on_close(begun.end)
+
+    from lib.grading import exports, feedback
+    from lib.grading.gradebook import Gradebook
+    from lib.grading.pool import Settings, run
+    from lib.grading.sandbox import Limits
+
     settings = Settings(Limits(wall=timeout, cpu=timeout / 2), not unsandboxed, rules == "cost", hidden)
     with Gradebook(db or out / "gradebook.sqlite") as book:
         work = Work(list(paths), out, learner, book, seed, regrade, not unsandboxed)
@@ -73,11 +85,11 @@ def grade(
             with _bar(len(work.learners)) as (bar, task):
 
                 def done(report) -> None:
-                    book.write(report)
+                    book.write(work.noted(report))
                     name = _printable(report.learner)[:30]
                     bar.update(task, completed=work.finished(report.learner), description=name)
 
-                run(work.jobs(), settings, jobs or cores(), done)
+                run(work.jobs(), settings, jobs or cores(), done, begun)
         except KeyboardInterrupt:
             click.echo("course: interrupted; the same command goes on from here, nothing graded is lost", err=True)
             return 130
@@ -109,8 +121,8 @@ def _own_copy(path: Path) -> Path:
 class Work:
     """What there is to do, learner by learner, read only when its turn comes.
 
-    learners: {name: their files}. notes: (learner, file, why it is left out). judged, kept: lessons judged now, and
-    known already.
+    learners: {name: their files}. notes: (learner, file, why it could not be graded). older: those that newer ones
+    replace. judged, kept: lessons judged now, and known already.
     """
 
     def __init__(
@@ -123,6 +135,8 @@ class Work:
         for found in find(paths, learner, out):
             self.learners.setdefault(found.learner, []).append(found)
         self.notes: list[tuple[str, Path, str]] = []
+        self.older: list[tuple[str, Path, str]] = []
+        self.chosen: dict[tuple[str, str], str] = {}
         self.judged = self.kept = 0
         self._open: Counter[str] = Counter()
         self._read = 0
@@ -141,13 +155,19 @@ class Work:
         self._open[who] -= 1
         return self._read - sum(n > 0 for n in self._open.values())
 
+    def noted(self, report):
+        """The report, with what a person should know of how its file was chosen."""
+        from lib.grading.grades import Flag
+
+        said = self.chosen.get((report.learner, report.lesson))
+        return replace(report, flags=(*report.flags, Flag("", said))) if said else report
+
     def _of(self, who: str, files: list):
         from lib.exercises.exercise import exercises
         from lib.grading.grades import Report
         from lib.grading.pool import Job
         from lib.grading.reading import read
-        from lib.grading.submission import home, lessons
-        from lib.lesson.series import series
+        from lib.grading.submission import home, lessons, newest
 
         handed_in: dict[str, list] = {}
         for found in files:
@@ -162,13 +182,24 @@ class Work:
                 self.book.write(Report(who, home(found.path), str(found.path), digest, problem=problem))
             for lesson, share in here.items():
                 handed_in.setdefault(lesson, []).append((share, found.path, file))
-        ours = {lesson.path.name for lesson in series()}  # not a copy of it
         for lesson, several in handed_in.items():
             # A pasted cell brings its id along: of several notebooks, the one that is of the lesson most of all counts.
-            _, path, file = max(several, key=lambda one: (one[1].name in ours, home(one[1]) == lesson, one[0]))
+            named = [one for one in several if home(one[1]) == lesson] or several
+            whole = [one for one in named if one[0] >= 0.5] or named
+            alike = {re.sub(r"[\W_]*(\(\d+\)|copy\d*|\d+)$", "", one[1].stem.lower()) for one in whole}
+            if len(alike) > 1 and not home(whole[0][1]) and whole[0][0] >= 0.5:
+                names = " and ".join(sorted(one[1].name for one in whole)[:2])
+                why = f"several notebooks of lesson {lesson}, {names}: whose are they? Give each learner a folder"
+                for _, path, _ in whole:
+                    self.notes.append((who, path, why))
+                self.book.write(Report(who, lesson, str(whole[0][1]), whole[0][2].digest, problem=why))
+                continue
+            _, path, file = max(whole, key=lambda one: (newest(one[1]), one[0]))
             for other, left_out, _ in several:
                 if left_out != path and other >= 0.5:
-                    self.notes.append((who, left_out, f"a second notebook of lesson {lesson}; {path.name} counts"))
+                    counts = f"{_told(path, left_out)} counts"
+                    self.older.append((who, left_out, f"a second notebook of lesson {lesson}; {counts}"))
+                    self.chosen[who, lesson] = f"several were handed in; {counts}"
             wanted = {e.id: e.version for e in exercises(lesson)}
             graded = {} if self.regrade else self.book.graded(who, lesson, file.digest, isolated=self.isolated)
             todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
@@ -177,7 +208,13 @@ class Work:
                 yield Job(who, lesson, str(path), file.digest, file.cells, seed, todo)
             else:
                 self.kept += 1
-                self.book.write(Report(who, lesson, str(path), file.digest))  # it is the learner's newest again
+                # it is the learner's newest again
+                self.book.write(self.noted(Report(who, lesson, str(path), file.digest)))
+
+
+def _told(path: Path, other: Path) -> str:
+    """A file's name, with its folder where another has the same name."""
+    return path.name if path.name != other.name else f"{path.parent.name}/{path.name}"
 
 
 class _bar:
@@ -240,6 +277,7 @@ def _summary(console: Console, standings, changes, work: Work, seconds: float) -
     _list(console, "Changed by this run", [
         f"{c.learner}: {c.exercise} from {c.before.points} to {c.after.points} of {c.after.out_of}" for c in changes
     ])  # fmt: skip
+    _list(console, "Replaced by a newer one", [f"{who}: {path.name}: {why}" for who, path, why in work.older])
     _list(console, "Not graded", [
         f"{who}: {why}" if path.name == who else f"{who}: {path.name}: {why}" for who, path, why in work.notes
     ])  # fmt: skip

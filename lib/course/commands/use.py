@@ -35,6 +35,5 @@ def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None
     else:
         own.seam(id)
         [lesson] = series.find([str(notebook)]) if notebook else map(own_copy, series.find([id[:2]]))
-        cells = [series.source(cell) for cell in lesson.notebook["cells"] if cell.get("cell_type") == "code"]
-        path = own.keep(id, cells)
+        path = own.keep(id, lesson.code)
         click.echo(f"{id}: lessons after {id[:2]} run on your code, kept in {path}. Back: course use --off")

@@ -186,14 +186,14 @@ def _own_folder() -> Iterator[Finding]:
 
 
 def _grading() -> Iterator[Finding]:
-    if not (ROOT / "lib" / "grading" / "sandbox.py").is_file():
+    if not (ROOT / "lib" / "grading" / "walls.py").is_file():
         return  # a learner's copy does not grade
     if "teach" not in roles.here():
         yield Finding("grading", "ok", f"not set up here; {roles.adding('teach')} adds it")
         return
     fix = "grade on Linux with user namespaces; learners need none of it"
     try:
-        from lib.grading.sandbox import bwrap
+        from lib.grading.walls import bwrap
 
         line = [*bwrap(), "--ro-bind", "/", "/", "--unshare-net", "--unshare-pid", "true"]
         ran = subprocess.run(line, capture_output=True, text=True, timeout=20)
