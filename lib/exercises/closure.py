@@ -5,6 +5,7 @@ exercises, to tell when a check has changed. Nothing here runs the code it reads
 """
 
 import ast
+import collections
 import functools
 import hashlib
 
@@ -18,26 +19,63 @@ def parse(source: str) -> list[ast.stmt]:
 
     They are for reading only: a class of learners has the same cells over and over, and they are read once.
     """
-    return _parse_once(source) if len(source) <= SHORT else _parse(source)
+    return _read(source)[0]
+
+
+def unreadable(source: str) -> str:
+    """Why a cell that Python might run cannot be read here, "" if it can, or if it is no Python for anybody.
+
+    What has not been read must not be run: whoever looks for something in it would look at nothing.
+    """
+    return _read(source)[1]
 
 
 SHORT = 4_000  # characters; so that what is remembered stays small, whatever is handed in
+LONG = 1_000_000  # characters of longer sources that are remembered, all together
+DEEP = 250  # levels of syntax; code that people write has 50
 
 
-def _parse(source: str) -> list[ast.stmt]:
-    if source.lstrip().startswith("%%") and not source.lstrip().startswith(("%%time", "%%capture")):
-        return []  # a cell of another language
+def _read(source: str) -> tuple[list[ast.stmt], str]:
+    if len(source) <= SHORT:
+        return _parse_once(source)
+    if source in _long:
+        _long.move_to_end(source)
+        return _long[source]
+    _long[source] = _parse(source)
+    while sum(map(len, _long)) > LONG and len(_long) > 1:
+        _long.popitem(last=False)
+    return _long[source]
+
+
+_long: collections.OrderedDict[str, tuple[list[ast.stmt], str]] = collections.OrderedDict()
+
+
+def _parse(source: str) -> tuple[list[ast.stmt], str]:
     try:
-        return ast.parse(plain(source)).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
+        tree = ast.parse(plain(source))
+    except SyntaxError:
+        return [], ""
+    except (RecursionError, MemoryError):
+        return [], "it is nested too deeply to be read"
+    except ValueError:
+        return [], "it holds characters that no code has"
+    level: list[ast.AST] = [tree]
+    for _ in range(DEEP):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return tree.body, ""
+    return [], "it is nested too deeply to be read"
 
 
 _parse_once = functools.lru_cache(maxsize=1024)(_parse)
 
 
 def plain(source: str) -> str:
-    """The source with each line of notebook magic made empty, so that line numbers stay."""
+    """The code that runs: the source with each line of notebook magic made empty, so that line numbers stay; nothing
+    of a cell of another language.
+    """
+    if source.lstrip().startswith("%%") and not source.lstrip().startswith(("%%time", "%%capture")):
+        return ""
     if not any(mark in source for mark in "%!?"):
         return source
     try:
@@ -124,7 +162,8 @@ def _free(node: ast.AST) -> set[str]:
         return {node.target.id} | _free(node.value)
     if isinstance(node, FUNCTION):
         body = node.body if isinstance(node.body, list) else [node.body]
-        around = [n for n in ast.iter_child_nodes(node) if n not in body and not isinstance(n, ast.arguments)]
+        inner = {id(n) for n in body}
+        around = [n for n in ast.iter_child_nodes(node) if id(n) not in inner and not isinstance(n, ast.arguments)]
         given = node.args
         arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
         arguments = [a for a in arguments if a is not None]
@@ -187,5 +226,5 @@ def digest(source: str, names: set[str] | None) -> str:
 
 
 # A module of ours is asked about for each exercise in it, and each time read once.
-_module = functools.lru_cache(maxsize=32)(_parse)
+_module = functools.lru_cache(maxsize=32)(lambda source: _parse(source)[0])
 _dumped = remembered(ast.dump)

@@ -62,6 +62,7 @@ def greedy(probabilities):
         Property("any vocabulary", 1, _greedy_any),
         Property("the same choice every time", 1, _greedy_repeats),
     ],
+    ready=("lib.generation.choose",),
     hints=(
         "You need the place of the largest entry, not the entry.",
         "Tensors have a method for that: argmax.",
@@ -125,6 +126,10 @@ def exact_match(answers, truths):
         Property("each answer against its own truth", 1, _match_in_place),
         Property("only whole answers count", 1, _match_whole),
     ],
+    ready=(
+        "lib.decide.evaluation.exact_match", "lib.decide.evaluation.mean_exact_match",
+        "lib.decide.evaluation.normalise",
+    ),
     hints=(
         "Go through the pairs, count the equal ones, divide by how many pairs there are.",
         "zip(answers, truths) gives the pairs. text.strip().casefold() takes off blanks and capitals.",
@@ -184,6 +189,7 @@ def memory_gb(n_parameters, bytes_per_parameter=4):
         Property("four bytes unless told", 1, _memory_default),
         Property("any size", 1, _memory_any),
     ],
+    ready=("lib.decide.sizing.weight_bytes",),
     hints=(
         "Every parameter is one number, and every number takes the same room.",
         "Multiply the two arguments; that is bytes. Then change the unit.",

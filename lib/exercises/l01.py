@@ -97,6 +97,7 @@ def merge(ids, pair, new_id):
         Property("nothing to merge, nothing lost", 1, _merge_edges),
         Property("any text", 1, _merge_any),
     ],
+    ready=("lib.tokenizer.BPETokenizer", "lib.tokenizer._merge_in_word"),
     hints=(
         "Build a new list. Walk with a position that moves on by two after a merge and by one otherwise.",
         "At position i, compare (ids[i], ids[i + 1]) with the pair, but only if i + 1 is still inside the list. "
@@ -181,6 +182,7 @@ def apply_merges(ids, merges):
         Property("the older merge wins", 1, _apply_older_wins),
         Property("any text, any merges", 2, _apply_any),
     ],
+    ready=("lib.tokenizer.BPETokenizer", "lib.tokenizer._merge_in_word"),
     hints=(
         "You have the glueing of one pair already. What is missing is a loop around it.",
         "The order of the loops matters: outside the merges, inside the text. For each merge, go through the "
@@ -389,6 +391,7 @@ def rotary(x, positions, theta=10000.0):
         Property("only the distance counts", 1, _rotary_distance),
         Property("any vectors", 1, _rotary_any),
     ],
+    ready=("lib.embedding.rotate", "lib.embedding.rotary_angles"),
     hints=(
         "Make the angles first, a table of shape (T, Dh/2): a column of positions times a row of speeds.",
         "half = x.shape[1] // 2; speeds = theta ** (-2 * torch.arange(half) / x.shape[1]); angle = positions[:, None] "

@@ -75,6 +75,7 @@ def causal_mask(n):
         Property("four tokens, by hand", 1, _mask_by_hand),
         Property("any length: the past and itself, nothing more", 1, _mask_future),
     ],
+    ready=("lib.attention.causal_mask",),
     hints=(
         "Number the positions 0 to n - 1. Token t may attend to token s when s is not after t. Write that as "
         "a comparison.",
@@ -237,6 +238,10 @@ def attention(q, k, v, mask=None):
         Property("large scores do not overflow", 1, _attention_large),
         Property("agrees with PyTorch's", 1, _attention_agrees),
     ],
+    ready=(
+        "lib.attention.attention", "lib.attention.attention_weights", "lib.attention.grouped_attention",
+        "lib.attention.MultiHeadAttention", "lib.kernels.fused.fused_attention",
+    ),
     hints=(
         "Four steps, a line each: scores of every query with every key; scale; hide; softmax and average.",
         "scores = q @ k.transpose(-2, -1) has shape (..., T, S). Divide by math.sqrt of q.shape[-1]. Hide "

@@ -85,6 +85,7 @@ def split_heads(x, n_heads):
         Property("each head holds its slice of each token", 2, _split_slices),
         Property("one head, one token, heads of width 1", 1, _split_edges),
     ],
+    ready=("lib.attention.split_heads",),
     hints=(
         "Two steps. First cut the last axis in two, (H, D/H). Then bring the head's axis to its place.",
         "x.view(B, T, n_heads, D // n_heads) has the cut; its axes are (B, T, H, Dh). Which two must change places?",
@@ -156,6 +157,7 @@ def merge_heads(x):
         Property("it undoes the split", 2, _merge_undoes),
         Property("a view that is not contiguous", 1, _merge_layout),
     ],
+    ready=("lib.attention.merge_heads",),
     hints=(
         "The same two steps as in split_heads, in reverse order.",
         "First swap axes 1 and 2, so that the shape is (B, T, H, Dh). Then join the last two axes.",
@@ -226,6 +228,7 @@ def repeat_kv(x, groups):
         Property("each query head gets its own", 2, _repeat_each),
         Property("groups of one, and one group", 1, _repeat_one),
     ],
+    ready=("lib.attention.grouped_attention",),
     hints=(
         "Which axis is the heads'? Each of its entries should stand `groups` times in a row.",
         "PyTorch has two ways to repeat: `repeat` tiles the whole (1 2 1 2), `repeat_interleave` repeats each entry "

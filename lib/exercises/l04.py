@@ -123,6 +123,7 @@ def count_params(d_model, d_ff, n_layers, vocab):
         Property("what one token more adds", 1, _params_vocab),
         Property("any sizes", 2, _params_any),
     ],
+    ready=("lib.transformer.count_parameters", "lib.decide.counting.count"),
     hints=(
         "Write the total as vocab * d_model + n_layers * (one layer) + (final norm), and count one layer on "
         "paper first: attention, MLP, norms.",
@@ -244,6 +245,10 @@ def rms_norm(x, weight, eps):
         Property("agrees with PyTorch's", 1, _rms_agrees),
     ],
     forbidden=("RMSNorm",),
+    ready=(
+        "lib.transformer.rms_norm", "lib.transformer.RMSNorm", "lib.kernels.norms.fast_rms_norm",
+        "lib.kernels.norms.RMSNormWithGradient",
+    ),
     hints=(
         "Root mean square, read backwards: square the entries, take their mean, take the root.",
         "The mean runs over the last axis, and must keep it so that the division lines up: "
@@ -370,6 +375,7 @@ def pre_norm_block(x, norm1, attend, norm2, mlp):
         Property("each half reads the right normed copy", 2, _block_reads),
         Property("any norms, attention and MLP", 1, _block_agrees),
     ],
+    ready=("lib.transformer.Block",),
     hints=(
         "It is two lines of the same form and a return. Draw the river first: x goes straight through, each half "
         "is a loop that leaves it, passes a norm, does its work, and flows back in with a plus.",
@@ -388,9 +394,9 @@ def _centre(x, axes):
     return x / (x.square().mean(axes, keepdim=True) + 1e-5).sqrt()
 
 
-def _language_model(allowed=None, axes=-1, gain=1.0, wobble=0.0):
-    """A two-layer decoder with fixed random weights. allowed(layer, T) -> (T, T) bool, True = may attend."""
-    g = torch.Generator().manual_seed(4)
+def _language_model(allowed=None, axes=-1, gain=1.0, wobble=0.0, seed=4):
+    """A two-layer decoder with random weights. allowed(layer, T) -> (T, T) bool, True = may attend."""
+    g = torch.Generator().manual_seed(seed)
     D = 16
     table = torch.randn(VOCAB, D, generator=g)  # (V, D)
     layers = torch.randn(2, 6, D, D, generator=g) / D**0.5

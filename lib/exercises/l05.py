@@ -97,6 +97,7 @@ def cut_windows(tokens, starts, block_size):
         Property("inputs and targets are shifted by one", 2, _windows_shift),
         Property("any start, up to the last token", 1, _windows_edges),
     ],
+    ready=("lib.corpus.batches",),
     hints=(
         "One window is tokens[s : s + block_size]. Its targets are the same slice moved by one. Build one of each "
         "per start, then stack them.",
@@ -187,6 +188,7 @@ def cross_entropy(logits, targets):
         Property("agrees with PyTorch's", 1, _entropy_agrees),
     ],
     forbidden=("cross_entropy_loss", "nll_loss", "CrossEntropyLoss", "NLLLoss"),
+    ready=("lib.training.next_token_loss",),
     hints=(
         "Three steps: logarithms of the chances, pick the target's in each row, minus the mean.",
         "logits.log_softmax(-1) gives all logarithms at once, safely. gather picks along the last axis, and wants "
@@ -268,6 +270,7 @@ def cosine_schedule(step, steps, warmup, peak, lowest):
         Property("half a cosine wave", 2, _schedule_shape),
         Property("any numbers", 1, _schedule_any),
     ],
+    ready=("lib.training.schedule", "torch.optim.lr_scheduler.CosineAnnealingLR"),
     hints=(
         "Two cases, with an if. For the second, first compute u: the share of the way down that is done.",
         "u = (step - warmup) / (steps - warmup). It is 0 at the end of the warm-up and 1 at the end of the run.",
@@ -481,6 +484,7 @@ class Momentum:
         Property("each optimizer its own memory", 1, _momentum_own),
         Property("any gradients", 2, _momentum_any),
     ],
+    ready=("torch.optim.SGD",),
     hints=(
         "An object can remember: keep lr, beta and the velocity on self. The velocity may start as the number 0.",
         "In step: first the new velocity from the old one and the gradient, then the new weights from the velocity.",

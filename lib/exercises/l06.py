@@ -259,6 +259,7 @@ def block_flops(T, d_model, d_ff):
         Property("scores and mixing", 2, _flops_scores),
         Property("twice the tokens", 1, _flops_bill),
     ],
+    ready=("lib.decide.sizing.forward_flops", "lib.decide.sizing.attention_flops"),
     hints=(
         "Six matrices see every token. The scores are a T by T table; each entry is a dot product over the width. How "
         "the width is cut into heads does not matter for the sum.",

@@ -86,6 +86,7 @@ def assemble(parts, size, picture):
         Property("three channels", 1, _assemble_channels),
         Property("several pictures", 1, _assemble_batch),
     ],
+    ready=("lib.vision.assemble",),
     hints=(
         "Give every meaning an axis of its own first: picture, row of patches, patch in that row, channel, and the two "
         "axes inside a patch. Then put the axes in the order in which a picture is read.",

@@ -99,6 +99,7 @@ def wilson_interval(right, n, z=1.96):
         Property("as published", 1, _wilson_published),
         Property("none right, and mirror images", 2, _wilson_ends),
     ],
+    ready=("lib.decide.evaluation.wilson",),
     hints=(
         "Compute three things: p = right / n, the middle, and the half width. The ends are middle − half and middle + "
         "half.",
@@ -179,6 +180,7 @@ def paired_interval(first, second, draws):
         Property("percentiles of the draws", 3, _paired_draws),
         Property("right and wrong", 1, _paired_yes_no),
     ],
+    ready=("lib.decide.evaluation.paired_bootstrap", "lib.decide.evaluation.bootstrap"),
     hints=(
         "Pair first, draw afterwards: one difference for each example, and then samples of differences.",
         "(second - first)[draws] is (R, N): all samples at once.",
@@ -242,6 +244,7 @@ def seen_share(text, training, n):
         Property("words, and texts, have borders", 2, _seen_borders),
         Property("short texts, and repeats", 1, _seen_short),
     ],
+    ready=("lib.decide.evaluation.overlap", "lib.decide.evaluation.contaminated"),
     hints=(
         "Write a small function that gives all runs of n words of one text, and use it for both sides.",
         "A tuple of words can be put into a set: tuple(words[i : i + n]) for i in range(len(words) - n + 1).",

@@ -64,6 +64,7 @@ def block_parameters(D, H, K, Dh, F):
         Property("grouped heads", 2, _block_grouped),
         Property("heads wider than the model", 2, _block_odd),
     ],
+    ready=("lib.transformer.count_parameters", "lib.decide.counting.count"),
     hints=(
         "Go through the block from the input to the output and write down each matrix: from how many numbers, to how "
         "many?",
@@ -127,6 +128,7 @@ def cache_bytes(L, K, Dh, T, batch, width, window):
         Property("several texts", 1, _cache_batch),
         Property("a sliding window", 2, _cache_window),
     ],
+    ready=("lib.decide.sizing.kv_cache_bytes", "lib.decide.scenarios.cache_bytes"),
     hints=(
         "How many numbers does one token leave behind in one layer? Then: how many layers, tokens, texts; how many "
         "bytes a number?",
@@ -197,6 +199,7 @@ def training_bytes(N, devices, stage):
         Property("stages 1 and 2", 2, _zero_stages),
         Property("stage 3", 2, _zero_all),
     ],
+    ready=("lib.decide.sizing.training_memory",),
     hints=(
         "Three terms. Each is either whole on every device, or divided by the number of devices.",
         "The optimizer's term is divided from stage 1 on, the gradients' from stage 2 on, the weights' at stage 3.",

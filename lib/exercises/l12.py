@@ -134,6 +134,7 @@ def read_refund(line):
         Property("the whole line", 2, _read_whole),
         Property("everything else is no refund", 2, _read_strict),
     ],
+    ready=("lib.shop.desk.parse",),
     hints=(
         "One regular expression can hold the whole form. Put brackets around the parts that you want back.",
         "re.fullmatch matches only if the pattern covers all of the text. Put dollars and cents in groups of their "
@@ -272,6 +273,7 @@ def refusal(order, items, user):
         Property("only what was bought, and once", 2, _refusal_items),
         Property("whose order it is comes first", 2, _refusal_owner),
     ],
+    ready=("lib.shop.desk.Desk",),
     hints=(
         "Write the rules down one by one, in the order of the list, each as an if with a return.",
         'For the last rule compare items.count(name) with order["items"].count(name).',

@@ -15,7 +15,9 @@ from lib.exercises.verdict import NotAttempted, Wrong
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one property. crashed: the test itself failed, so a person should look."""
+    """What became of one property. crashed: the test itself failed, so a person should look. withheld: it holds, but
+    says too little by itself to earn its points.
+    """
 
     name: str
     points: int
@@ -23,6 +25,7 @@ class Outcome:
     message: str = ""
     detail: str = ""
     crashed: bool = False
+    withheld: bool = False
 
     @property
     def passed(self):
@@ -40,14 +43,14 @@ class Result:
 
     @property
     def first_failure(self):
-        return next((o for o in self.outcomes if not o.passed), None)
+        return next((o for o in self.outcomes if not o.passed and not o.withheld), None)
 
 
-def evaluate(exercise, answer, seed=0):
+def evaluate(exercise, answer, seed=0, held=None):
     """Judge an answer to an exercise. Prints nothing and never raises for what the answer does.
 
     Each property draws its inputs from a generator of its own, made from seed, exercise and property: the
-    same seed gives the same inputs, whatever other properties there are.
+    same seed gives the same inputs, whatever other properties there are. held: {property: a test that must pass, too}.
     """
     if exercise.is_value and answer is ...:
         return nothing(exercise, "")
@@ -62,7 +65,10 @@ def evaluate(exercise, answer, seed=0):
             # a call for each kind of GPU, with a stack trace, for good.)
             torch.default_generator.manual_seed(start)
             try:
-                p.test(answer if exercise.is_value else Guarded(answer), torch.Generator().manual_seed(start))
+                guarded = answer if exercise.is_value else Guarded(answer)
+                p.test(guarded, torch.Generator().manual_seed(start))
+                if held and p.name in held:
+                    held[p.name](guarded, torch.Generator().manual_seed(_number(start, "held")))
                 outcomes.append(Outcome(p.name, p.points, p.points))
             except NotAttempted:
                 outcomes.append(Outcome(p.name, 0, p.points, "This part still raises NotImplementedError."))
@@ -74,7 +80,26 @@ def evaluate(exercise, answer, seed=0):
                 detail = f"{type(error).__name__}: {error}".split("\n")[0]
                 outcomes.append(Outcome(p.name, 0, p.points, message, detail, crashed=True))
         attempted = True
+    outcomes = _earned(exercise, outcomes)
     return Result(sum(o.points for o in outcomes), exercise.points, attempted, tuple(outcomes))
+
+
+WITHHELD = ("This holds, but a table of known results, or the right form alone, would do for it: its points count once "
+            "something holds that takes more.")
+
+
+def _earned(exercise, outcomes):
+    """The outcomes as they count: where nothing that is proof holds, at most a quarter of the points is to be had."""
+    proof = [p.proof for p in exercise.properties]
+    if not any(proof) or any(sure and o.passed for sure, o in zip(proof, outcomes, strict=True)):
+        return outcomes
+    room, earned = exercise.points // 4, []
+    for o in outcomes:
+        if o.points > room:
+            o = Outcome(o.name, 0, o.out_of, WITHHELD, withheld=True)
+        room -= o.points
+        earned.append(o)
+    return earned
 
 
 def nothing(exercise, message, attempted=False):

@@ -1,7 +1,8 @@
 """Many submissions: workers side by side, each with a warm sandbox; every report is handed over as soon as it is there.
 
 A worker is one of ours: it holds the exercises and their hidden inputs, and talks to sandboxes. If one dies or hangs
-over a submission, the submission is tried once more by a fresh one, and then reported as what it is: not judged.
+over a submission, the submission is tried once more by a fresh one, each exercise in a limited process of its own, so
+that only the one that it died of is lost; and if that fails, too, reported as what it is: not judged.
 """
 
 import itertools
@@ -20,7 +21,7 @@ from lib.grading.grades import Report
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Limits
 
-MEMORY = 8 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
+MEMORY = 2 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
 START = 300.0  # seconds for a worker to load everything on a busy machine
 SLACK = 60.0  # seconds beyond an exercise's own limit before a worker is held to hang
 TRIES = 2
@@ -61,7 +62,8 @@ def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[R
         while waiting or any(w.job for w in crew):
             for worker in crew:
                 if worker.ready and not worker.job and waiting:
-                    worker.give(waiting.pop())
+                    job = waiting.pop()
+                    worker.give(job, careful=losses[job] > 0)
                     waiting += [] if waiting else itertools.islice(jobs, 1)
             now = time.monotonic()
             timeout = min([1.0, *(max(0.0, w.deadline - now) for w in crew)])
@@ -117,11 +119,11 @@ class _Worker:
         theirs.close()
         self.ready, self.job, self.deadline = False, None, time.monotonic() + START
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job, careful: bool = False) -> None:
         self.job = job
         self.deadline = time.monotonic() + len(job.only) * self.settings.limits.wall + SLACK
         try:
-            self.pipe.send(job)
+            self.pipe.send((job, careful))
         except OSError:
             self.deadline = 0.0
 
@@ -149,28 +151,31 @@ def _work(pipe, settings: Settings, parent: int) -> None:
     import torch
 
     from lib.exercises.exercise import exercises
+    from lib.grading.held import version
+    from lib.grading.helper import Helper
     from lib.grading.judge import judge
     from lib.grading.sandbox import Sandbox
 
     torch.set_num_threads(1)
     for exercise in exercises():
-        _ = exercise.version
+        version(exercise)
     _limit_memory()
     try:
         sandbox = Sandbox(settings.limits, settings.isolated, settings.hidden)
     except CourseError as error:
         pipe.send(("refused", str(error)))
         return
+    helper = Helper()
     with sandbox:
         pipe.send(("ready", None))
         while True:
             try:
-                job = pipe.recv()
+                job, careful = pipe.recv()
             except EOFError:
                 return
             report = judge(
                 job.cells, job.learner, job.lesson, job.path, job.digest, sandbox, job.seed, job.only,
-                settings.rules_cost,
+                settings.rules_cost, helper, careful,
             )  # fmt: skip
             pipe.send(("report", report))
 

@@ -30,6 +30,7 @@ from lib.course.cli import main
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
 from lib.grading.sandbox import bwrap
+from lib.grading.text import clean
 from lib.sources.places import ROOT
 
 # What may run without walls: these look at, and write to, nothing but what the test itself has made.
@@ -165,7 +166,7 @@ class Class:
 
 def shown(name: str) -> str:
     """A name as the gradebook keeps it."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return clean(name)
 
 
 def learner_of(path: str, folder: Path) -> str:
