@@ -58,9 +58,9 @@ def greedy(probabilities):
     raise NotImplementedError
 ''',
     properties=[
-        Property("six tokens, by hand", 1, _greedy_by_hand),
+        Property("six tokens, by hand", 1, _greedy_by_hand, proof=False),
         Property("any vocabulary", 1, _greedy_any),
-        Property("the same choice every time", 1, _greedy_repeats),
+        Property("the same choice every time", 1, _greedy_repeats, proof=False),
     ],
     ready=("lib.generation.choose",),
     hints=(
@@ -103,6 +103,19 @@ def _match_in_place(answer, rng):
            "Each answer belongs to one question: the first answer to the first truth, and so on.")
     _match(answer, ["x", "Paris", "Oslo"], ["y", "Paris", "Oslo"], 2 / 3,
            "Every pair counts, not only the first.")
+    for _ in range(3):
+        truths = _words(rng, integer(rng, 5, 9))
+        given = _words(rng, len(truths))
+        right = torch.randperm(len(truths), generator=rng)[: integer(rng, 1, len(truths) - 1)].tolist()
+        for at in right:
+            given[at] = f" {truths[at].upper()}"
+        _match(answer, given, truths, len(right) / len(truths), "On random words the share of right answers differs.")
+
+
+def _words(rng, n):
+    """So many words of six letters, all different."""
+    letters = torch.randint(ord("a"), ord("z") + 1, (n, 5), generator=rng).tolist()
+    return [chr(ord("A") + at) + "".join(map(chr, word)) for at, word in enumerate(letters)]
 
 
 EXACT_MATCH = Exercise(
@@ -121,10 +134,10 @@ def exact_match(answers, truths):
     raise NotImplementedError
 ''',
     properties=[
-        Property("four answers, by hand", 1, _match_by_hand),
-        Property("blanks and capitals do not count", 1, _match_spelling),
+        Property("four answers, by hand", 1, _match_by_hand, proof=False),
+        Property("blanks and capitals do not count", 1, _match_spelling, proof=False),
         Property("each answer against its own truth", 1, _match_in_place),
-        Property("only whole answers count", 1, _match_whole),
+        Property("only whole answers count", 1, _match_whole, proof=False),
     ],
     ready=(
         "lib.decide.evaluation.exact_match", "lib.decide.evaluation.mean_exact_match",
@@ -185,8 +198,8 @@ def memory_gb(n_parameters, bytes_per_parameter=4):
     raise NotImplementedError
 ''',
     properties=[
-        Property("seven billion at two bytes", 1, _memory_by_hand),
-        Property("four bytes unless told", 1, _memory_default),
+        Property("seven billion at two bytes", 1, _memory_by_hand, proof=False),
+        Property("four bytes unless told", 1, _memory_default, proof=False),
         Property("any size", 1, _memory_any),
     ],
     ready=("lib.decide.sizing.weight_bytes",),

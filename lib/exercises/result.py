@@ -50,7 +50,8 @@ def evaluate(exercise, answer, seed=0, held=None):
     """Judge an answer to an exercise. Prints nothing and never raises for what the answer does.
 
     Each property draws its inputs from a generator of its own, made from seed, exercise and property: the
-    same seed gives the same inputs, whatever other properties there are. held: {property: a test that must pass, too}.
+    same seed gives the same inputs, whatever other properties there are. held: a further test, (answer, rng), without
+    which no more than half of the points are to be had.
     """
     if exercise.is_value and answer is ...:
         return nothing(exercise, "")
@@ -65,10 +66,7 @@ def evaluate(exercise, answer, seed=0, held=None):
             # a call for each kind of GPU, with a stack trace, for good.)
             torch.default_generator.manual_seed(start)
             try:
-                guarded = answer if exercise.is_value else Guarded(answer)
-                p.test(guarded, torch.Generator().manual_seed(start))
-                if held and p.name in held:
-                    held[p.name](guarded, torch.Generator().manual_seed(_number(start, "held")))
+                p.test(answer if exercise.is_value else Guarded(answer), torch.Generator().manual_seed(start))
                 outcomes.append(Outcome(p.name, p.points, p.points))
             except NotAttempted:
                 outcomes.append(Outcome(p.name, 0, p.points, "This part still raises NotImplementedError."))
@@ -81,6 +79,12 @@ def evaluate(exercise, answer, seed=0, held=None):
                 outcomes.append(Outcome(p.name, 0, p.points, message, detail, crashed=True))
         attempted = True
     outcomes = _earned(exercise, outcomes)
+    if held and 2 * sum(o.points for o in outcomes) > exercise.points:
+        try:
+            held(Guarded(answer), torch.Generator().manual_seed(_number(seed, exercise.id, "held")))
+        except Exception as error:
+            message = error.message if isinstance(error, Wrong) else "One that we keep back could not be told."
+            outcomes = _capped(outcomes, exercise.points // 2, message)
     return Result(sum(o.points for o in outcomes), exercise.points, attempted, tuple(outcomes))
 
 
@@ -93,10 +97,15 @@ def _earned(exercise, outcomes):
     proof = [p.proof for p in exercise.properties]
     if not any(proof) or any(sure and o.passed for sure, o in zip(proof, outcomes, strict=True)):
         return outcomes
-    room, earned = exercise.points // 4, []
+    return _capped(outcomes, exercise.points // 4, WITHHELD)
+
+
+def _capped(outcomes, room, message):
+    """The outcomes with so many points at most; the rest are withheld."""
+    earned = []
     for o in outcomes:
         if o.points > room:
-            o = Outcome(o.name, 0, o.out_of, WITHHELD, withheld=True)
+            o = Outcome(o.name, 0, o.out_of, message, withheld=True)
         room -= o.points
         earned.append(o)
     return earned

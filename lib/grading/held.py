@@ -198,34 +198,32 @@ def _test(make: Callable, arguments: int) -> Callable:
         right, wrong = make(rng)
         cases = [(f, True, MISSED) for f in wrong] + [(f, False, ACCUSED) for f in right]
         # One of as many arguments as those that are known, and of no telling name.
-        names = ", ".join("abcdefg"[:arguments])
+        names = ", ".join(f"a{i}" for i in range(arguments))
         shelter = eval(f"lambda f: lambda {names}: f({names})")  # ours, and nothing else in it
         verdicts(lambda f: answer(shelter(f)), rng, cases)
 
     return test
 
 
-# Whether they stand beside every property, or beside the first alone: not every test that is half right catches them.
 TESTS = {
-    "02.catches_peeking": (_test(peeking, 3), True),
-    "04.catches_leak": (_test(leaking, 1), False),
-    "05.catches_wrong_average": (_test(averaging, 2), True),
-    "06.catches_wrong_share": (_test(sharing, 3), True),
-    "07.catches_idle_top_k": (_test(cutting, 2), False),
-    "07.catches_bad_cache": (_test(caching, 5), True),
-    "08.catches_blind": (_test(seeing, 1), False),
-    "09.catches_bad_rouge": (_test(scoring, 2), True),
-    "10.catches_heads": (_test(counting, 7), True),
-    "11.catches_mask": (_test(masking, 3), False),
-    "11.catches_thaw": (_test(thawing, 4), False),
-    "12.catches_hasty": (_test(hurrying, 1), True),
+    "02.catches_peeking": _test(peeking, 3),
+    "04.catches_leak": _test(leaking, 1),
+    "05.catches_wrong_average": _test(averaging, 2),
+    "06.catches_wrong_share": _test(sharing, 3),
+    "07.catches_idle_top_k": _test(cutting, 2),
+    "07.catches_bad_cache": _test(caching, 5),
+    "08.catches_blind": _test(seeing, 1),
+    "09.catches_bad_rouge": _test(scoring, 2),
+    "10.catches_heads": _test(counting, 7),
+    "11.catches_mask": _test(masking, 3),
+    "11.catches_thaw": _test(thawing, 4),
+    "12.catches_hasty": _test(hurrying, 1),
 }
 
 
-def held(exercise: Exercise) -> dict[str, Callable]:
-    """{property: what must hold as well where answers are graded}"""
-    test, everywhere = TESTS.get(exercise.id, (None, False))
-    return {p.name: test for p in exercise.properties[: None if everywhere else 1]} if test else {}
+def held(exercise: Exercise) -> Callable | None:
+    """What must hold as well for more than half of an exercise's points, where answers are graded."""
+    return TESTS.get(exercise.id)
 
 
 @functools.cache

@@ -60,7 +60,8 @@ def _serve(line: socket.socket, sandbox: Sandbox, deadline: float):
             order = json.loads(data)
             if order["do"] == "open":
                 channel = lent.enter_context(sandbox.channel(order["deadline"]))
-                socket.send_fds(line, [b"lent"], [channel.socket.fileno()])
+                deadline += channel.deadline - order["deadline"]
+                socket.send_fds(line, [json.dumps(channel.deadline).encode()], [channel.socket.fileno()])
             else:
                 channel.gone, channel.failed = order["gone"], order["failed"]
                 lent.close()
@@ -118,8 +119,8 @@ class Borrowed:
     @contextlib.contextmanager
     def channel(self, deadline: float) -> Iterator[Channel]:
         self._line.sendall(json.dumps({"do": "open", "deadline": deadline}).encode())
-        _, [fd], _, _ = socket.recv_fds(self._line, 16, 1)
-        channel = Channel(socket.socket(fileno=fd), deadline)
+        said, [fd], _, _ = socket.recv_fds(self._line, 64, 1)
+        channel = Channel(socket.socket(fileno=fd), json.loads(said))
         try:
             yield channel
         finally:

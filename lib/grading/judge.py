@@ -16,7 +16,7 @@ from lib.grading.sandbox import HandsOver, RemoteAnswer, Sandbox
 from lib.grading.submission import answer
 
 TRIES = 3  # for an exercise whose sandbox died
-SLACK = 20.0  # seconds beyond an answer's limit before this process is held to hang over it
+SLACK = 60.0  # seconds beyond an answer's limit before this process is held to hang over it
 HANDING: set[str] = set()  # exercises that were found to hand functions of ours to an answer
 
 

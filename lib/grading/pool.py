@@ -48,8 +48,9 @@ class Settings:
     hidden: tuple[str, ...] = ()
 
 
-def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None]) -> None:
+def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None]) -> str:
     """Judge the jobs and call done(report) for each, in the order in which they finish. They are taken as needed.
+    Returns who counted what the answers used ("" if there was nothing to do).
 
     Raises CourseError if sandboxes cannot be had at all; nothing is lost by stopping at any moment.
     """
@@ -87,6 +88,7 @@ def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[R
     finally:
         for worker in crew:
             worker.stop()
+    return next((worker.account for worker in crew if worker.account), "")
 
 
 _LOST = object()
@@ -101,6 +103,8 @@ def _hear(worker: "_Worker") -> Report | object | None:
     if kind == "refused":
         raise CourseError(content)
     worker.ready, worker.job, worker.deadline = True, None, float("inf")
+    if kind == "ready":
+        worker.account, content = content, None
     return content
 
 
@@ -108,7 +112,7 @@ class _Worker:
     """A process of ours with a sandbox, and the job it has."""
 
     def __init__(self, settings: Settings):
-        self.settings, self.failures = settings, 0
+        self.settings, self.failures, self.account = settings, 0, ""
         self.start()
 
     def start(self) -> None:
@@ -167,7 +171,7 @@ def _work(pipe, settings: Settings, parent: int) -> None:
         return
     helper = Helper()
     with sandbox:
-        pipe.send(("ready", None))
+        pipe.send(("ready", sandbox.account))
         while True:
             try:
                 job, careful = pipe.recv()

@@ -226,8 +226,7 @@ def book(tmp_path_factory):
         yield book
 
 
-@FUZZ
-@settings(max_examples=hunt(25, 5000))
+@settings(FUZZ, max_examples=hunt(25, 5000))
 @given(st.lists(reports, min_size=1, max_size=4))
 def test_outcomes(book, tmp_path_factory, some):
     """Whatever a report says is kept, comes back as it was kept, and is written down for everybody."""

@@ -83,7 +83,8 @@ def test_what_is_only_claimed_counts_as_well(box):
 def test_computing_is_counted_whoever_reaps(box, lives, how):
     body = HIDE + (
         f"    {how}\n    began = time.monotonic()\n    while time.monotonic() - began < 7:\n        for _ in range(3):"
-        f"\n            try:\n                if os.fork() == 0:\n                    end = time.process_time() + {lives}"
+        f"\n            try:\n                if os.fork() == 0:\n"
+        f"                    end = time.process_time() + {lives}"
         "\n                    while time.process_time() < end: pass\n                    os._exit(0)"
         f"\n            except OSError: pass\n        time.sleep({lives})\n    return 1"
     )
@@ -353,17 +354,20 @@ def test_what_concerns_an_answer():
     [
         (
             "02.attention",
-            "import lib.attention as A\ndef attention(q, k, v, mask=None):\n    return vars(A)['atten' + 'tion'](q, k, v, mask)",
+            "import lib.attention as A\ndef attention(q, k, v, mask=None):\n"
+            "    return vars(A)['atten' + 'tion'](q, k, v, mask)",
             "lib.attention.attention",
         ),
         (
             "04.rms_norm",
-            "import lib.transformer as A\ndef rms_norm(x, w, eps):\n    return A.make_norm and A.__dict__['rms' + '_norm'](x, w, eps)",
+            "import lib.transformer as A\ndef rms_norm(x, w, eps):\n"
+            "    return A.make_norm and A.__dict__['rms' + '_norm'](x, w, eps)",
             "lib.transformer.rms_norm",
         ),
         (
             "02.attention",
-            "def attention(q, k, v, mask=None):\n    return getattr(F, 'scaled_dot_product' + '_attention')(q, k, v, mask)",
+            "def attention(q, k, v, mask=None):\n"
+            "    return getattr(F, 'scaled_dot_product' + '_attention')(q, k, v, mask)",
             "torch.scaled_dot_product_attention",
         ),
         (
@@ -373,12 +377,14 @@ def test_what_concerns_an_answer():
         ),
         (
             "05.cross_entropy",
-            "def cross_entropy(l, t):\n    return getattr(F, 'nll' '_loss')(l.log_softmax(-1).flatten(0, -2), t.flatten())",
+            "def cross_entropy(l, t):\n"
+            "    return getattr(F, 'nll' '_loss')(l.log_softmax(-1).flatten(0, -2), t.flatten())",
             "torch.nll_loss",
         ),
         (
             "03.split_heads",
-            "import lib.attention as A\ndef split_heads(x, n):\n    return [f for n, f in vars(A).items() if n[:6] == 'split_'][0](x, n)",
+            "import lib.attention as A\ndef split_heads(x, n):\n"
+            "    return [f for n, f in vars(A).items() if n[:6] == 'split_'][0](x, n)",
             "lib.attention.split_heads",
         ),
     ],
@@ -402,7 +408,8 @@ def test_what_is_ready_made_is_seen_as_it_runs(plain_box, id, source, name):
 @linux
 def test_a_try_out_is_not_seen_and_changes_nothing(plain_box):
     source = (
-        "import lib.attention as A\nx = torch.ones(2, 3)\ntried = A.attention(x, x, x), F.scaled_dot_product_attention(x, x, x)\n"
+        "import lib.attention as A\nx = torch.ones(2, 3)\n"
+        "tried = A.attention(x, x, x), F.scaled_dot_product_attention(x, x, x)\n"
         "def attention(q, k, v, mask=None):\n    return tried[0]"
     )
     e = exercise("02.attention")

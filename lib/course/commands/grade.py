@@ -82,7 +82,7 @@ def grade(
                     name = _printable(report.learner)[:30]
                     bar.update(task, completed=work.finished(report.learner), description=name)
 
-                run(work.jobs(), settings, jobs or cores(), done)
+                account = run(work.jobs(), settings, jobs or cores(), done)
         except KeyboardInterrupt:
             click.echo("course: interrupted; the same command goes on from here, nothing graded is lost", err=True)
             return 130
@@ -93,6 +93,8 @@ def grade(
     if nbgrader:
         exports.nbgrader_db(standings, out / "gradebook.db")
     _summary(console, standings, changes, work, time.monotonic() - began)
+    if account.startswith("from"):
+        _say(console, f"Limits were counted {account}: docs/grading.md says what that means.")
     console.print(f"Grades, tables and feedback: {out}", highlight=False, markup=False, soft_wrap=True)
     return int(any(r.problem for s in standings if s.learner in work.learners for r in s.reports) or bool(work.notes))
 
