@@ -5,6 +5,7 @@ grader itself is in: whatever limits those have stay in force. cgroup v1 as root
 """
 
 import contextlib
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 SLACK = 8  # processes beyond the limit, so that our own count is the one that says why
 NAME = re.compile(r"course-grade-(\d+)-\d+")
+NUMBER = itertools.count()
 V1 = {"cpuacct": "cpuacct.usage", "memory": "memory.oom_control", "pids": "pids.current"}
 
 
@@ -57,8 +59,8 @@ class Groups:
         tried = []
         for kind, make in (("v2", self._v2), ("v1", self._v1)):
             try:
-                for number in range(2):
-                    self.sets.append(make(root, proc, f"course-grade-{os.getpid()}-{number}", memory, processes))
+                for _ in range(2):
+                    self.sets.append(make(root, proc, f"course-grade-{os.getpid()}-{next(NUMBER)}", memory, processes))
                 tried = [f"cgroup {kind}"]
                 break
             except (OSError, LookupError, ValueError) as error:
@@ -84,7 +86,7 @@ class Groups:
         self.sets.append(made)  # so that a half of it is removed, too
         for top in places.values():
             _sweep(top)
-            (top / name).mkdir(exist_ok=True)
+            (top / name).mkdir()
             made.places.append(top / name)
         self.sets.pop()
         cpu, ram, tasks = made.places
@@ -107,7 +109,7 @@ class Groups:
             place = above / name
             try:
                 _sweep(above)
-                place.mkdir(exist_ok=True)
+                place.mkdir()
             except OSError as error:
                 why = f"{above}: {error.strerror}"
                 break

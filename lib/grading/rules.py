@@ -9,7 +9,8 @@ from lib.grading.grades import Flag
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
 MODULES = frozenset(
     "ast atexit builtins cffi code ctypes dis fcntl gc importlib inspect linecache marshal mmap multiprocessing os "
-    "pickle pty resource runpy shutil signal socket subprocess sys threading traceback types".split()
+    "pickle pty resource rouge_score runpy sacrebleu scipy shutil signal sklearn socket statsmodels subprocess sys "
+    "threading tiktoken tokenizers traceback transformers types".split()
 )
 CALLS = frozenset(
     "__import__ attrgetter breakpoint compile delattr eval exec getattr globals locals methodcaller open setattr "
@@ -18,7 +19,8 @@ CALLS = frozenset(
 LIBRARY = "from the course's library"
 UNDER = frozenset(
     "__builtins__ __class__ __bases__ __subclasses__ __globals__ __code__ __closure__ __dict__ __reduce__ _getframe "
-    "attrgetter f_back f_locals f_globals gi_frame methodcaller tb_frame".split()
+    "CompilationUnit DisableTorchFunction DisableTorchFunctionSubclass _pop_torch_function_stack attrgetter f_back "
+    "f_locals f_globals gi_frame jit load_library methodcaller tb_frame".split()
 )
 
 

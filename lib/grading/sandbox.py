@@ -339,7 +339,7 @@ class Sandbox:
         """A fresh runner. If the warm process has died, or something is left in it, another is started first.
 
         Nobody waits for a runner to be made or ended: the next one is made while this one works. What is not ended in
-        good order is ended with the whole warm process, before anything else runs; to start another costs no answer time.
+        good order is ended with the whole warm process, before anything else runs. To start another is on no clock.
         """
         began = 0.0
         for _ in range(2):
@@ -503,7 +503,7 @@ class RemoteAnswer:
     def _note(self, uses) -> None:
         """Remember what the answer says of itself that it called: names that were asked about, and a line."""
         for use in uses if isinstance(uses, list) else ():
-            if isinstance(use, list) and len(use) == 2 and isinstance(use[0], str):
+            if isinstance(use, list) and len(use) == 2 and isinstance(use[0], str) and len(self.uses) < 20:
                 name, line = use
                 if name in self.watched["ready"] or ready_made(name.rpartition(".")[2], self.watched["forbidden"]):
                     self.uses.setdefault(clean(name, 100), line if type(line) is int else None)

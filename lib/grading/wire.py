@@ -20,7 +20,7 @@ import torch
 
 MOST_JSON = 2 * 2**20  # bytes; more text and structure than any answer needs
 MOST_VALUES = 150_000  # values in all lists, tuples and dictionaries of one frame
-MOST_KEYS = 4096  # of one dictionary: with more, keys that collide on purpose would take the judge hours
+MOST_KEYS = 2048  # in all dictionaries: with more, keys that collide on purpose would take the judge hours
 MOST_NUMBERS = 16 * 2**20  # bytes in all tensors of one frame
 MOST_TENSORS = 10_000
 MOST_AXES = 16
@@ -153,7 +153,7 @@ class _Room:
 
     def __init__(self, blob: memoryview, resolve):
         self.blob, self.resolve, self.values, self.tensors = blob, resolve, MOST_VALUES, MOST_TENSORS
-        self.bytes = len(blob)  # no two tensors share any
+        self.bytes, self.keys = len(blob), MOST_KEYS  # no two tensors share a byte
 
     def decode(self, value, depth: int = 0):
         if not isinstance(value, list | dict):
@@ -172,7 +172,8 @@ class _Room:
         if kind == "tuple":
             return tuple(self.decode(v, depth + 1) for v in self._of(content))
         if kind == "dict":
-            if len(content) > MOST_KEYS:
+            self.keys -= len(content)
+            if self.keys < 0:
                 raise ValueError("a dictionary larger than any right answer's")
             return {self.decode(k, depth + 1): self.decode(v, depth + 1) for k, v in self._of(content)}
         if kind == "odd":
