@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +47,8 @@ class Group:
         return max(len((place / "cgroup.procs").read_text().split()) for place in self.places)
 
     def remove(self) -> None:
-        for place in self.places:
-            with contextlib.suppress(OSError):
-                place.rmdir()
+        """Once those in it are gone; what is dying gets a moment."""
+        _gone(self.places)
 
 
 class Groups:
@@ -132,10 +132,35 @@ def _own(proc: Path) -> dict[str, str]:
     return found
 
 
+def sweep(root: Path = Path("/sys/fs/cgroup")) -> None:
+    """Remove what graders that were killed have left of groups."""
+    with contextlib.suppress(OSError, ValueError):
+        for controller, path in _own(Path("/proc")).items():
+            for top in (root / controller, root / "unified", root):
+                for above in (top / path.lstrip("/"), *(top / path.lstrip("/")).parents):
+                    if above.is_relative_to(top):
+                        _gone(_dead(above))
+
+
 def _sweep(top: Path) -> None:
-    """Remove the empty groups of graders that were killed."""
-    for place in top.glob("course-grade-*"):
-        found = NAME.fullmatch(place.name)
-        if found and not Path(f"/proc/{found[1]}").exists():
-            with contextlib.suppress(OSError):
+    for place in _dead(top):
+        with contextlib.suppress(OSError):
+            place.rmdir()
+
+
+def _dead(top: Path) -> list[Path]:
+    """The groups of graders that are no more."""
+    names = ((place, NAME.fullmatch(place.name)) for place in top.glob("course-grade-*"))
+    return [place for place, found in names if found and not Path(f"/proc/{found[1]}").exists()]
+
+
+def _gone(places: list[Path], patience: float = 2.0) -> None:
+    end = time.monotonic() + patience
+    for place in places:
+        while place.exists():
+            try:
                 place.rmdir()
+            except OSError:
+                if time.monotonic() > end:
+                    break
+                time.sleep(0.005)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from lib.errors import CourseError
+from lib.grading.account import sweep
 from lib.grading.grades import Report
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Limits
@@ -88,6 +89,7 @@ def run(jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[R
     finally:
         for worker in crew:
             worker.stop()
+        sweep()
     return next((worker.account for worker in crew if worker.account), "")
 
 
