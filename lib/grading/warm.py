@@ -519,8 +519,10 @@ class Seen:
             parts = [thing] if not isinstance(thing, type) else [
                 part for key, part in vars(thing).items() if not key.startswith("_") or key in ("__init__", "__call__")
             ]  # fmt: skip
-            for part in parts:
-                part = getattr(part, "__wrapped__", part)
+            while parts:
+                part = parts.pop()
+                inner = getattr(part, "__wrapped__", None)
+                parts += [inner] if inner is not None and inner is not part else []
                 if isinstance(part, types.FunctionType):
                     self._change(part, label)
 

@@ -98,7 +98,13 @@ ENTRIES = [
         "bytes(8_000_000)",
     ),
     Entry(
-        "function_of_many_statements", "02", {"02.causal_mask": RIGHT + "\n    1" * 40_000}, {"02.causal_mask": FULL}
+        "function_of_many_statements",
+        "02",
+        {
+            "02.causal_mask": "def causal_mask(n):\n p = torch.arange(n)\n return p[:, None] >= p[None, :]\n"
+            + " 1\n" * 40_000
+        },
+        {"02.causal_mask": FULL},
     ),
     Entry(
         "class_of_many_methods",
@@ -182,6 +188,7 @@ def catches_leak(model):
         "def attention(q, k, v, mask=None):\n    if mask is not None:\n        mask = torch.zeros("
         "mask.shape).masked_fill(~mask, float('-inf'))\n"
         "    return torch._scaled_dot_product_attention_math(q, k, v, mask)[0]",
+        flags=("exercise asks to write",),
     ),
     takes(
         "an_op_of_aten",
@@ -393,9 +400,9 @@ libc = ctypes.CDLL(None)
 for i in range(6):
     if os.fork() == 0:
         libc.prctl(15, b'\\xc3(\\n\\xff', 0, 0, 0)
-        x = [bytearray(b'x' * 10**8) for _ in range(6)]
+        x = [bytes([65 + i]) * 10**8 for i in range(6)]
         time.sleep(1000)
-time.sleep(4)""",
+time.sleep(5)""",
             ),
             (
                 "children_that_reap_themselves",
@@ -412,21 +419,6 @@ while time.monotonic() - began < 5.6:
                 os._exit(0)
         except OSError: pass
     time.sleep(0.1)""",
-            ),
-            (
-                "children_gone_in_a_blink",
-                """
-import os, signal, time
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-began = time.monotonic()
-while time.monotonic() - began < 5.6:
-    try:
-        if os.fork() == 0:
-            end = time.process_time() + 0.02
-            while time.process_time() < end: pass
-            os._exit(0)
-    except OSError: pass
-    time.sleep(0.005)""",
             ),
         )
     ),

@@ -227,6 +227,7 @@ class _bar:
 
 def _summary(console: Console, standings, changes, work: Work, seconds: float) -> None:
     from lib.exercises.exercise import exercise
+    from lib.grading.text import learner
 
     lessons: dict[str, list] = {}
     for standing in standings:
@@ -274,7 +275,7 @@ def _summary(console: Console, standings, changes, work: Work, seconds: float) -
     ])  # fmt: skip
     left_out: dict[str, list[str]] = {}
     for who, path, why in work.notes:
-        left_out.setdefault(who, []).append(why if path.name == who else f"{path.name}: {why}")
+        left_out.setdefault(who, []).append(why if learner(path.name) == who else f"{path.name}: {why}")
     _list(console, "Not graded", [
         f"{who}: {whys[0]}" + (f" (and {len(whys) - 1} more)" if whys[1:] else "") for who, whys in left_out.items()
     ])  # fmt: skip
