@@ -24,9 +24,9 @@ import sqlalchemy as sa
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
 from lib.exercises.exercise import lessons as lessons_with_exercises
+from lib.grading.cleaning import clean
 from lib.grading.gradebook import Standing
 from lib.grading.grades import Grade, Report
-from lib.grading.text import clean
 from lib.lesson.files import write_atomic
 from lib.lesson.series import series
 

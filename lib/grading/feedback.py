@@ -11,10 +11,10 @@ from lib.errors import CourseError
 from lib.exercises.exercise import Exercise, exercises
 from lib.exercises.exercise import lessons as lessons_with_exercises
 from lib.exercises.result import Outcome
+from lib.grading.cleaning import clean
 from lib.grading.exports import file_name, one_line
 from lib.grading.gradebook import Standing
 from lib.grading.grades import Grade, Report
-from lib.grading.text import clean
 from lib.lesson.files import write_atomic
 from lib.lesson.series import series
 

@@ -21,8 +21,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lib.errors import CourseError
 from lib.exercises.result import Outcome
+from lib.grading.cleaning import clean
 from lib.grading.grades import MOST, Flag, Grade, Report
-from lib.grading.text import clean
 
 SCHEMA = 1
 SQLITE, POSTGRESQL = "sqlite", "postgresql"

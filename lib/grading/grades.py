@@ -6,7 +6,7 @@ All text in a record is fit to keep and to show, whoever wrote it: it is cleaned
 from dataclasses import dataclass, replace
 
 from lib.exercises.result import Outcome
-from lib.grading.text import clean
+from lib.grading.cleaning import clean
 
 MOST_FLAGS = 40  # of one report; what they say is summed up before (lib.grading.rules)
 MOST = {

@@ -1,6 +1,7 @@
 """Judge one submission: each answer in a sandbox of its own, each verdict out here."""
 
 import faulthandler
+import functools
 import os
 import time
 
@@ -76,13 +77,9 @@ def _limited(
     return judged
 
 
-_DEVNULL: list = []
-
-
-def _nowhere():
-    if not _DEVNULL:
-        _DEVNULL.append(open(os.devnull, "w"))
-    return _DEVNULL[0]
+@functools.cache
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _grade(

@@ -32,8 +32,8 @@ from lib.exercises.exercise import PRELUDE
 from lib.exercises.verdict import AnswerError, Gone
 from lib.grading import wire
 from lib.grading.account import Group, Groups
+from lib.grading.cleaning import clean
 from lib.grading.rules import ready_made
-from lib.grading.text import clean
 
 HERE = Path(__file__).parent
 LIB = HERE.parent

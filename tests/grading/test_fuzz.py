@@ -19,10 +19,10 @@ from lib.exercises.properties import call, close, number, shape, tensor, truth
 from lib.exercises.result import Outcome
 from lib.exercises.verdict import Wrong
 from lib.grading import exports, feedback
+from lib.grading.cleaning import clean, learner
 from lib.grading.gradebook import Gradebook
 from lib.grading.grades import MOST, MOST_FLAGS, Flag, Grade, Report
 from lib.grading.sandbox import _modest
-from lib.grading.text import clean, learner
 from lib.grading.wire import HEAD, Broken, receive
 
 STALL, GROWTH = 1.0, 200 * 2**20  # seconds, bytes

@@ -29,8 +29,8 @@ from hunt import hunt
 from lib.course.cli import main
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
+from lib.grading.cleaning import clean
 from lib.grading.sandbox import bwrap
-from lib.grading.text import clean
 from lib.sources.places import ROOT
 
 # What may run without walls: these look at, and write to, nothing but what the test itself has made.

@@ -123,8 +123,8 @@ class Work:
     def __init__(
         self, paths: list[Path], out: Path, learner: str | None, book, seed: int | None, regrade: bool, isolated: bool
     ):
+        from lib.grading.cleaning import learner as name
         from lib.grading.submission import find
-        from lib.grading.text import learner as name
 
         self.book, self.out, self.seed, self.regrade, self.isolated = book, out, seed, regrade, isolated
         self.learners: dict[str, list] = {}
@@ -227,7 +227,7 @@ class _bar:
 
 def _summary(console: Console, standings, changes, work: Work, seconds: float) -> None:
     from lib.exercises.exercise import exercise
-    from lib.grading.text import learner
+    from lib.grading.cleaning import learner
 
     lessons: dict[str, list] = {}
     for standing in standings:
