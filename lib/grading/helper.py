@@ -9,7 +9,6 @@ import ctypes
 import json
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -92,9 +91,11 @@ def _work(line: socket.socket, sandbox: Sandbox, judged: Callable) -> None:
             ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
         if hasattr(signal, "SIGXCPU"):
             signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-        cpu = int(sandbox.limits.cpu) + 1
-        resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(ImportError, OSError, ValueError):
+            import resource
+
+            cpu = int(sandbox.limits.cpu) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
             with open("/proc/self/statm") as file:
                 size = int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
             resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
