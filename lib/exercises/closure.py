@@ -85,7 +85,8 @@ def _free(node: ast.AST) -> set[str]:
         return {node.target.id} | _free(node.value)
     if isinstance(node, FUNCTION):
         body = node.body if isinstance(node.body, list) else [node.body]
-        around = [n for n in ast.iter_child_nodes(node) if n not in body and not isinstance(n, ast.arguments)]
+        inner = {id(n) for n in body}
+        around = [n for n in ast.iter_child_nodes(node) if id(n) not in inner and not isinstance(n, ast.arguments)]
         given = node.args
         arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
         arguments = [a for a in arguments if a is not None]

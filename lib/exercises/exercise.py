@@ -29,11 +29,17 @@ ID = re.compile(r"(\d\d)\.([a-z][a-z0-9_]*)")
 
 @dataclass(frozen=True)
 class Property:
-    """One thing that must hold. `test(answer, rng)` calls the answer and raises Wrong if it does not."""
+    """One thing that must hold. `test(answer, rng)` calls the answer and raises Wrong if it does not.
+
+    proof: whether it takes the idea to pass. It does not where the inputs are the same each time, so that a table of
+    results would do, or where only the form of the result counts. Such a one earns beside one that is proof
+    (lib.exercises.result).
+    """
 
     name: str
     points: int
     test: Callable
+    proof: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Exercise:
     stub: the source of the answer cell, which defines `name` (by default the id's second part): a function or a
     class that raises a bare NotImplementedError, or, where the answer is a value, `name = ...`. hints: three, from a
     nudge to nearly the answer. forbidden: names an answer should not use, because they are the exercise; a grader
-    shows them to a person.
+    shows them to a person. ready: dotted names of what does the same, or nearly, ready made in lib and PyTorch; a
+    grader sees whether they are called.
     """
 
     id: str
@@ -58,6 +65,7 @@ class Exercise:
     hints: tuple
     name: str = ""
     forbidden: tuple = ()
+    ready: tuple = ()
 
     def __post_init__(self):
         object.__setattr__(self, "properties", tuple(self.properties))
@@ -106,7 +114,8 @@ class Exercise:
         """Changes when what the answer is held against does: an exercise that was mended is graded anew."""
         parts = [self.id, self.name, digest(inspect.getsource(properties), None)]
         for p in self.properties:
-            parts += [p.name, p.points, digest(inspect.getsource(inspect.getmodule(p.test)), {p.test.__name__})]
+            source = inspect.getsource(inspect.getmodule(p.test))
+            parts += [p.name, p.points, p.proof, digest(source, {p.test.__name__})]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 

@@ -58,10 +58,11 @@ def greedy(probabilities):
     raise NotImplementedError
 ''',
     properties=[
-        Property("six tokens, by hand", 1, _greedy_by_hand),
+        Property("six tokens, by hand", 1, _greedy_by_hand, proof=False),
         Property("any vocabulary", 1, _greedy_any),
-        Property("the same choice every time", 1, _greedy_repeats),
+        Property("the same choice every time", 1, _greedy_repeats, proof=False),
     ],
+    ready=("lib.generation.choose",),
     hints=(
         "You need the place of the largest entry, not the entry.",
         "Tensors have a method for that: argmax.",
@@ -83,6 +84,8 @@ def _match(answer, given, truths, want, says):
 def _match_by_hand(answer, rng):
     _match(answer, ["Bern", "Oslo", "Paris", "Rome"], ["Athens", "Oslo", "Paris", "Rome"], 0.75,
            "Three of four answers are right, so the score is 0.75.")
+    a, b, c, d, e = _words(rng, 5)
+    _match(answer, [a, b, c, d], [e, b, c, d], 0.75, "Three of four answers are right, so the score is 0.75.")
 
 
 def _match_spelling(answer, rng):
@@ -90,6 +93,9 @@ def _match_spelling(answer, rng):
            "Blanks and line ends around an answer should not count: \" Paris\" is \"Paris\".")
     _match(answer, ["PARIS", "rome"], ["Paris", "Rome"], 1.0,
            "Capital letters should not count: \"rome\" is \"Rome\".")
+    a, b = _words(rng, 2)
+    _match(answer, [f" {a}", f"{b}\n"], [a, b], 1.0, "Blanks and line ends around an answer should not count.")
+    _match(answer, [a.upper(), b.lower()], [a, b], 1.0, "Capital letters should not count.")
 
 
 def _match_whole(answer, rng):
@@ -102,6 +108,19 @@ def _match_in_place(answer, rng):
            "Each answer belongs to one question: the first answer to the first truth, and so on.")
     _match(answer, ["x", "Paris", "Oslo"], ["y", "Paris", "Oslo"], 2 / 3,
            "Every pair counts, not only the first.")
+    for _ in range(3):
+        truths = _words(rng, integer(rng, 5, 9))
+        given = _words(rng, len(truths))
+        right = torch.randperm(len(truths), generator=rng)[: integer(rng, 1, len(truths) - 1)].tolist()
+        for at in right:
+            given[at] = f" {truths[at].upper()}"
+        _match(answer, given, truths, len(right) / len(truths), "On random words the share of right answers differs.")
+
+
+def _words(rng, n):
+    """So many words of six letters, all different."""
+    letters = torch.randint(ord("a"), ord("z") + 1, (n, 5), generator=rng).tolist()
+    return [chr(ord("A") + at) + "".join(map(chr, word)) for at, word in enumerate(letters)]
 
 
 EXACT_MATCH = Exercise(
@@ -123,8 +142,12 @@ def exact_match(answers, truths):
         Property("four answers, by hand", 1, _match_by_hand),
         Property("blanks and capitals do not count", 1, _match_spelling),
         Property("each answer against its own truth", 1, _match_in_place),
-        Property("only whole answers count", 1, _match_whole),
+        Property("only whole answers count", 1, _match_whole, proof=False),
     ],
+    ready=(
+        "lib.decide.evaluation.exact_match", "lib.decide.evaluation.mean_exact_match",
+        "lib.decide.evaluation.normalise",
+    ),
     hints=(
         "Go through the pairs, count the equal ones, divide by how many pairs there are.",
         "zip(answers, truths) gives the pairs. text.strip().casefold() takes off blanks and capitals.",
@@ -180,10 +203,11 @@ def memory_gb(n_parameters, bytes_per_parameter=4):
     raise NotImplementedError
 ''',
     properties=[
-        Property("seven billion at two bytes", 1, _memory_by_hand),
-        Property("four bytes unless told", 1, _memory_default),
+        Property("seven billion at two bytes", 1, _memory_by_hand, proof=False),
+        Property("four bytes unless told", 1, _memory_default, proof=False),
         Property("any size", 1, _memory_any),
     ],
+    ready=("lib.decide.sizing.weight_bytes",),
     hints=(
         "Every parameter is one number, and every number takes the same room.",
         "Multiply the two arguments; that is bytes. Then change the unit.",

@@ -91,12 +91,13 @@ def merge(ids, pair, new_id):
     raise NotImplementedError
 ''',
     properties=[
-        Property("five ids, by hand", 1, _merge_by_hand),
-        Property("a pair has a direction", 1, _merge_direction),
-        Property("aaa: pairs that overlap", 1, _merge_overlap),
-        Property("nothing to merge, nothing lost", 1, _merge_edges),
+        Property("five ids, by hand", 1, _merge_by_hand, proof=False),
+        Property("a pair has a direction", 1, _merge_direction, proof=False),
+        Property("aaa: pairs that overlap", 1, _merge_overlap, proof=False),
+        Property("nothing to merge, nothing lost", 1, _merge_edges, proof=False),
         Property("any text", 1, _merge_any),
     ],
+    ready=("lib.tokenizer.BPETokenizer", "lib.tokenizer._merge_in_word"),
     hints=(
         "Build a new list. Walk with a position that moves on by two after a merge and by one otherwise.",
         "At position i, compare (ids[i], ids[i + 1]) with the pair, but only if i + 1 is still inside the list. "
@@ -176,11 +177,12 @@ def apply_merges(ids, merges):
     raise NotImplementedError
 ''',
     properties=[
-        Property("three merges, by hand", 1, _apply_by_hand),
-        Property("merges that find nothing", 1, _apply_absent),
-        Property("the older merge wins", 1, _apply_older_wins),
+        Property("three merges, by hand", 1, _apply_by_hand, proof=False),
+        Property("merges that find nothing", 1, _apply_absent, proof=False),
+        Property("the older merge wins", 1, _apply_older_wins, proof=False),
         Property("any text, any merges", 2, _apply_any),
     ],
+    ready=("lib.tokenizer.BPETokenizer", "lib.tokenizer._merge_in_word"),
     hints=(
         "You have the glueing of one pair already. What is missing is a loop around it.",
         "The order of the loops matters: outside the merges, inside the text. For each merge, go through the "
@@ -264,8 +266,8 @@ def cosine_nearest(table, i, k):
     raise NotImplementedError
 ''',
     properties=[
-        Property("six arrows, by hand", 1, _nearest_by_hand),
-        Property("length does not matter", 1, _nearest_lengths),
+        Property("six arrows, by hand", 1, _nearest_by_hand, proof=False),
+        Property("length does not matter", 1, _nearest_lengths, proof=False),
         Property("twins of row i", 1, _nearest_twin),
         Property("any table", 2, _nearest_any),
     ],
@@ -383,12 +385,13 @@ def rotary(x, positions, theta=10000.0):
     raise NotImplementedError
 ''',
     properties=[
-        Property("one pair, by hand", 1, _rotary_pair),
-        Property("two pairs, by hand", 2, _rotary_two_pairs),
-        Property("lengths stay", 1, _rotary_length),
-        Property("only the distance counts", 1, _rotary_distance),
+        Property("one pair, by hand", 1, _rotary_pair, proof=False),
+        Property("two pairs, by hand", 2, _rotary_two_pairs, proof=False),
+        Property("lengths stay", 1, _rotary_length, proof=False),
+        Property("only the distance counts", 1, _rotary_distance, proof=False),
         Property("any vectors", 1, _rotary_any),
     ],
+    ready=("lib.embedding.rotate", "lib.embedding.rotary_angles"),
     hints=(
         "Make the angles first, a table of shape (T, Dh/2): a column of positions times a row of speeds.",
         "half = x.shape[1] // 2; speeds = theta ** (-2 * torch.arange(half) / x.shape[1]); angle = positions[:, None] "

@@ -80,11 +80,12 @@ def split_heads(x, n_heads):
     raise NotImplementedError
 ''',
     properties=[
-        Property("the shape", 1, _split_shape),
-        Property("three tokens, by hand", 1, _split_by_hand),
+        Property("the shape", 1, _split_shape, proof=False),
+        Property("three tokens, by hand", 1, _split_by_hand, proof=False),
         Property("each head holds its slice of each token", 2, _split_slices),
         Property("one head, one token, heads of width 1", 1, _split_edges),
     ],
+    ready=("lib.attention.split_heads",),
     hints=(
         "Two steps. First cut the last axis in two, (H, D/H). Then bring the head's axis to its place.",
         "x.view(B, T, n_heads, D // n_heads) has the cut; its axes are (B, T, H, Dh). Which two must change places?",
@@ -151,11 +152,12 @@ def merge_heads(x):
     raise NotImplementedError
 ''',
     properties=[
-        Property("the shape", 1, _merge_shape),
-        Property("two heads, by hand", 1, _merge_by_hand),
+        Property("the shape", 1, _merge_shape, proof=False),
+        Property("two heads, by hand", 1, _merge_by_hand, proof=False),
         Property("it undoes the split", 2, _merge_undoes),
         Property("a view that is not contiguous", 1, _merge_layout),
     ],
+    ready=("lib.attention.merge_heads",),
     hints=(
         "The same two steps as in split_heads, in reverse order.",
         "First swap axes 1 and 2, so that the shape is (B, T, H, Dh). Then join the last two axes.",
@@ -221,11 +223,12 @@ def repeat_kv(x, groups):
     raise NotImplementedError
 ''',
     properties=[
-        Property("the shape", 1, _repeat_shape),
-        Property("two heads in groups of three, by hand", 1, _repeat_by_hand),
+        Property("the shape", 1, _repeat_shape, proof=False),
+        Property("two heads in groups of three, by hand", 1, _repeat_by_hand, proof=False),
         Property("each query head gets its own", 2, _repeat_each),
         Property("groups of one, and one group", 1, _repeat_one),
     ],
+    ready=("lib.attention.grouped_attention",),
     hints=(
         "Which axis is the heads'? Each of its entries should stand `groups` times in a row.",
         "PyTorch has two ways to repeat: `repeat` tiles the whole (1 2 1 2), `repeat_interleave` repeats each entry "
@@ -341,10 +344,10 @@ def induction_score(weights, tokens):
     raise NotImplementedError
 ''',
     properties=[
-        Property("five tokens, by hand", 1, _induction_by_hand),
+        Property("five tokens, by hand", 1, _induction_by_hand, proof=False),
         Property("random tokens, said twice", 2, _induction_random),
         Property("tokens that come many times", 2, _induction_several),
-        Property("nothing repeats", 1, _induction_none),
+        Property("nothing repeats", 1, _induction_none, proof=False),
     ],
     hints=(
         "Two plain loops will do: over t, and over s from t - 1 downwards until the tokens agree.",

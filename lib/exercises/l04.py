@@ -118,11 +118,12 @@ def count_params(d_model, d_ff, n_layers, vocab):
     raise NotImplementedError
 ''',
     properties=[
-        Property("a tiny one, by hand", 1, _params_by_hand),
+        Property("a tiny one, by hand", 1, _params_by_hand, proof=False),
         Property("what one layer more adds", 1, _params_layers),
         Property("what one token more adds", 1, _params_vocab),
         Property("any sizes", 2, _params_any),
     ],
+    ready=("lib.transformer.count_parameters", "lib.decide.counting.count"),
     hints=(
         "Write the total as vocab * d_model + n_layers * (one layer) + (final norm), and count one layer on "
         "paper first: attention, MLP, norms.",
@@ -237,13 +238,17 @@ def rms_norm(x, weight, eps):
     raise NotImplementedError
 ''',
     properties=[
-        Property("eight numbers, by hand", 1, _rms_by_hand),
+        Property("eight numbers, by hand", 1, _rms_by_hand, proof=False),
         Property("forgets length, keeps direction", 1, _rms_scale),
-        Property("each position on its own", 1, _rms_alone),
+        Property("each position on its own", 1, _rms_alone, proof=False),
         Property("eps inside the root", 2, _rms_eps),
         Property("agrees with PyTorch's", 1, _rms_agrees),
     ],
     forbidden=("RMSNorm",),
+    ready=(
+        "lib.transformer.rms_norm", "lib.transformer.RMSNorm", "lib.kernels.norms.fast_rms_norm",
+        "lib.kernels.norms.RMSNormWithGradient",
+    ),
     hints=(
         "Root mean square, read backwards: square the entries, take their mean, take the root.",
         "The mean runs over the last axis, and must keep it so that the division lines up: "
@@ -365,11 +370,12 @@ def pre_norm_block(x, norm1, attend, norm2, mlp):
     raise NotImplementedError
 ''',
     properties=[
-        Property("two silent halves leave the stream alone", 2, _block_straight),
+        Property("two silent halves leave the stream alone", 2, _block_straight, proof=False),
         Property("each half adds what it writes", 1, _block_writes),
-        Property("each half reads the right normed copy", 2, _block_reads),
+        Property("each half reads the right normed copy", 2, _block_reads, proof=False),
         Property("any norms, attention and MLP", 1, _block_agrees),
     ],
+    ready=("lib.transformer.Block",),
     hints=(
         "It is two lines of the same form and a return. Draw the river first: x goes straight through, each half "
         "is a loop that leaves it, passes a norm, does its work, and flows back in with a plus.",
@@ -388,9 +394,9 @@ def _centre(x, axes):
     return x / (x.square().mean(axes, keepdim=True) + 1e-5).sqrt()
 
 
-def _language_model(allowed=None, axes=-1, gain=1.0, wobble=0.0):
-    """A two-layer decoder with fixed random weights. allowed(layer, T) -> (T, T) bool, True = may attend."""
-    g = torch.Generator().manual_seed(4)
+def _language_model(allowed=None, axes=-1, gain=1.0, wobble=0.0, seed=4):
+    """A two-layer decoder with random weights. allowed(layer, T) -> (T, T) bool, True = may attend."""
+    g = torch.Generator().manual_seed(seed)
     D = 16
     table = torch.randn(VOCAB, D, generator=g)  # (V, D)
     layers = torch.randn(2, 6, D, D, generator=g) / D**0.5

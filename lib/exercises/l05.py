@@ -93,10 +93,11 @@ def cut_windows(tokens, starts, block_size):
     raise NotImplementedError
 ''',
     properties=[
-        Property("ten tokens, by hand", 2, _windows_by_hand),
+        Property("ten tokens, by hand", 2, _windows_by_hand, proof=False),
         Property("inputs and targets are shifted by one", 2, _windows_shift),
         Property("any start, up to the last token", 1, _windows_edges),
     ],
+    ready=("lib.corpus.batches",),
     hints=(
         "One window is tokens[s : s + block_size]. Its targets are the same slice moved by one. Build one of each "
         "per start, then stack them.",
@@ -181,12 +182,13 @@ def cross_entropy(logits, targets):
 ''',
     properties=[
         Property("knowing nothing costs ln V", 2, _entropy_even),
-        Property("two positions, by hand", 2, _entropy_by_hand),
-        Property("only differences between logits count", 1, _entropy_shift),
-        Property("large logits do not overflow", 1, _entropy_large),
+        Property("two positions, by hand", 2, _entropy_by_hand, proof=False),
+        Property("only differences between logits count", 1, _entropy_shift, proof=False),
+        Property("large logits do not overflow", 1, _entropy_large, proof=False),
         Property("agrees with PyTorch's", 1, _entropy_agrees),
     ],
     forbidden=("cross_entropy_loss", "nll_loss", "CrossEntropyLoss", "NLLLoss"),
+    ready=("lib.training.next_token_loss",),
     hints=(
         "Three steps: logarithms of the chances, pick the target's in each row, minus the mean.",
         "logits.log_softmax(-1) gives all logarithms at once, safely. gather picks along the last axis, and wants "
@@ -263,11 +265,12 @@ def cosine_schedule(step, steps, warmup, peak, lowest):
     raise NotImplementedError
 ''',
     properties=[
-        Property("the warm-up, step by step", 1, _schedule_warmup),
-        Property("peak, middle and end", 2, _schedule_corners),
-        Property("half a cosine wave", 2, _schedule_shape),
+        Property("the warm-up, step by step", 1, _schedule_warmup, proof=False),
+        Property("peak, middle and end", 2, _schedule_corners, proof=False),
+        Property("half a cosine wave", 2, _schedule_shape, proof=False),
         Property("any numbers", 1, _schedule_any),
     ],
+    ready=("lib.training.schedule", "torch.optim.lr_scheduler.CosineAnnealingLR"),
     hints=(
         "Two cases, with an if. For the second, first compute u: the share of the way down that is done.",
         "u = (step - warmup) / (steps - warmup). It is 0 at the end of the warm-up and 1 at the end of the run.",
@@ -481,6 +484,7 @@ class Momentum:
         Property("each optimizer its own memory", 1, _momentum_own),
         Property("any gradients", 2, _momentum_any),
     ],
+    ready=("torch.optim.SGD",),
     hints=(
         "An object can remember: keep lr, beta and the velocity on self. The velocity may start as the number 0.",
         "In step: first the new velocity from the old one and the gradient, then the new weights from the velocity.",
@@ -554,7 +558,7 @@ def fit_bigram(tokens, vocab_size):
     raise NotImplementedError
 ''',
     properties=[
-        Property("nothing is impossible", 1, _bigram_unseen),
+        Property("nothing is impossible", 1, _bigram_unseen, proof=False),
         Property("it predicts text that it has not seen", 4, _bigram_learns),
     ],
     hints=(

@@ -72,10 +72,11 @@ def nucleus(probabilities, p):
     raise NotImplementedError
 ''',
     properties=[
-        Property("four tokens, by hand", 2, _nucleus_by_hand),
+        Property("four tokens, by hand", 2, _nucleus_by_hand, proof=False),
         Property("never none, and all for p = 1", 1, _nucleus_one),
         Property("the fewest that reach p, in proportion", 2, _nucleus_fewest),
     ],
+    ready=("lib.generation.cut_tail",),
     hints=(
         "Sort from the likeliest down and add up as you go. A token stays if those *before* it have not reached p yet.",
         "ranked, order = probabilities.sort(descending=True); before = ranked.cumsum(0) - ranked; keep = before < p.",
@@ -297,10 +298,11 @@ def pad_left(prompts, filler):
     raise NotImplementedError
 ''',
     properties=[
-        Property("two prompts, by hand", 3, _pad_by_hand),
+        Property("two prompts, by hand", 3, _pad_by_hand, proof=False),
         Property("any lengths", 2, _pad_any),
-        Property("the filler's id inside a prompt", 1, _pad_filler),
+        Property("the filler's id inside a prompt", 1, _pad_filler, proof=False),
     ],
+    ready=("lib.generation.left_pad",),
     hints=(
         "For each prompt you need the number of fillers, T minus its length. All three tensors follow from it.",
         "tokens: [filler] * n + prompt, row by row. Let padding be (B,), the numbers of fillers. A column's index "

@@ -95,10 +95,11 @@ def wilson_interval(right, n, z=1.96):
     raise NotImplementedError
 ''',
     properties=[
-        Property("5 right of 20, by hand", 2, _wilson_known),
-        Property("as published", 1, _wilson_published),
+        Property("5 right of 20, by hand", 2, _wilson_known, proof=False),
+        Property("as published", 1, _wilson_published, proof=False),
         Property("none right, and mirror images", 2, _wilson_ends),
     ],
+    ready=("lib.decide.evaluation.wilson",),
     hints=(
         "Compute three things: p = right / n, the middle, and the half width. The ends are middle − half and middle + "
         "half.",
@@ -175,10 +176,11 @@ def paired_interval(first, second, draws):
     raise NotImplementedError
 ''',
     properties=[
-        Property("the pairs stay together", 2, _paired_pairs),
+        Property("the pairs stay together", 2, _paired_pairs, proof=False),
         Property("percentiles of the draws", 3, _paired_draws),
-        Property("right and wrong", 1, _paired_yes_no),
+        Property("right and wrong", 1, _paired_yes_no, proof=False),
     ],
+    ready=("lib.decide.evaluation.paired_bootstrap", "lib.decide.evaluation.bootstrap"),
     hints=(
         "Pair first, draw afterwards: one difference for each example, and then samples of differences.",
         "(second - first)[draws] is (R, N): all samples at once.",
@@ -219,6 +221,18 @@ def _seen_short(answer, rng):
                                                         "three of five.")
 
 
+def _seen_any(answer, rng):
+    for n in (2, 3, 2, 3):
+        texts = [[f"w{w}" for w in torch.randint(4, (integer(rng, 8, 14),), generator=rng).tolist()] for _ in range(3)]
+        texts[1].insert(0, "begins")
+        texts[2].insert(0, "begins")  # so that no run from one into the other is among those looked for
+        runs = [{tuple(text[i : i + n]) for i in range(len(text) - n + 1)} for text in texts]
+        places = [tuple(texts[0][i : i + n]) for i in range(len(texts[0]) - n + 1)]
+        want = sum(place in runs[1] | runs[2] for place in places) / len(places)
+        text, *training = map(" ".join, texts)
+        _share_of(answer, text, training, n, want, "On random words the share of runs that were seen differs.")
+
+
 SEEN_SHARE = Exercise(
     id="09.seen_share",
     title="Has it seen the test?",
@@ -238,10 +252,12 @@ def seen_share(text, training, n):
     raise NotImplementedError
 ''',
     properties=[
-        Property("by hand", 2, _seen_by_hand),
-        Property("words, and texts, have borders", 2, _seen_borders),
-        Property("short texts, and repeats", 1, _seen_short),
+        Property("by hand", 1, _seen_by_hand, proof=False),
+        Property("words, and texts, have borders", 2, _seen_borders, proof=False),
+        Property("short texts, and repeats", 1, _seen_short, proof=False),
+        Property("any words", 1, _seen_any),
     ],
+    ready=("lib.decide.evaluation.overlap", "lib.decide.evaluation.contaminated"),
     hints=(
         "Write a small function that gives all runs of n words of one text, and use it for both sides.",
         "A tuple of words can be put into a set: tuple(words[i : i + n]) for i in range(len(words) - n + 1).",

@@ -62,8 +62,9 @@ def block_parameters(D, H, K, Dh, F):
     properties=[
         Property("as many key as query heads", 2, _block_plain),
         Property("grouped heads", 2, _block_grouped),
-        Property("heads wider than the model", 2, _block_odd),
+        Property("heads wider than the model", 2, _block_odd, proof=False),
     ],
+    ready=("lib.transformer.count_parameters", "lib.decide.counting.count"),
     hints=(
         "Go through the block from the input to the output and write down each matrix: from how many numbers, to how "
         "many?",
@@ -127,6 +128,7 @@ def cache_bytes(L, K, Dh, T, batch, width, window):
         Property("several texts", 1, _cache_batch),
         Property("a sliding window", 2, _cache_window),
     ],
+    ready=("lib.decide.sizing.kv_cache_bytes", "lib.decide.scenarios.cache_bytes"),
     hints=(
         "How many numbers does one token leave behind in one layer? Then: how many layers, tokens, texts; how many "
         "bytes a number?",
@@ -145,7 +147,7 @@ def _states(N, devices, stage):
 
 
 def _zero_alone(answer, rng):
-    N = 1000 * integer(rng, 5, 50)
+    N = 1000 * integer(rng, 5, 5000)
     got = number(answer(N, 1, 0))
     require(got != 12 * N, "12 bytes a parameter: either that is the optimizer's part alone, or its 4-byte copy of the "
                            "weights is missing.")
@@ -156,7 +158,7 @@ def _zero_alone(answer, rng):
 
 
 def _zero_stages(answer, rng):
-    N, devices = 1000 * integer(rng, 5, 50), integer(rng, 3, 9)
+    N, devices = 1000 * integer(rng, 5, 5000), integer(rng, 3, 9)
     for stage, what in ((1, "the optimizer's 12 bytes are shared out, weights and gradients are not"),
                         (2, "optimizer and gradients are shared out, the weights are not")):  # fmt: skip
         got = number(answer(N, devices, stage))
@@ -168,7 +170,7 @@ def _zero_stages(answer, rng):
 
 
 def _zero_all(answer, rng):
-    N, devices = 1000 * integer(rng, 5, 50), integer(rng, 3, 9)
+    N, devices = 1000 * integer(rng, 5, 5000), integer(rng, 3, 9)
     close(number(answer(N, devices, 3)), 16 * N / devices, "At stage 3 everything is shared out, the weights too.")
     close(number(answer(N, 1, 3)), 16 * N, "On one device no stage saves anything.")
 
@@ -197,6 +199,7 @@ def training_bytes(N, devices, stage):
         Property("stages 1 and 2", 2, _zero_stages),
         Property("stage 3", 2, _zero_all),
     ],
+    ready=("lib.decide.sizing.training_memory",),
     hints=(
         "Three terms. Each is either whole on every device, or divided by the number of devices.",
         "The optimizer's term is divided from stage 1 on, the gradients' from stage 2 on, the weights' at stage 3.",
@@ -254,7 +257,7 @@ def break_even(tokens, api_price, rent, seconds):
 ''',
     properties=[
         Property("the month's rent over a request's price", 3, _even_plain),
-        Property("too slow to get there", 2, _even_slow),
+        Property("too slow to get there", 2, _even_slow, proof=False),
     ],
     hints=(
         "What does the device cost a month? What does the API take for one request? When are the two bills equal?",

@@ -74,10 +74,11 @@ def loss_targets(tokens, prompt, T):
     raise NotImplementedError
 ''',
     properties=[
-        Property("six tokens, by hand", 3, _targets_by_hand),
-        Property("filler", 1, _targets_padding),
+        Property("six tokens, by hand", 3, _targets_by_hand, proof=False),
+        Property("filler", 1, _targets_padding, proof=False),
         Property("any length", 1, _targets_any),
     ],
+    ready=("lib.adapt.finetuning.answer_loss", "lib.adapt.finetuning.batch"),
     hints=(
         "Begin with T times -100. Then write the answer's tokens into the places from which they are predicted.",
         "The answer's first token, tokens[prompt], is predicted at place prompt - 1. There are n - prompt of them.",
@@ -157,6 +158,7 @@ def lora(x, W, A, B, alpha):
         Property("the formula, with its scale", 3, _lora_formula),
         Property("any number of rows", 1, _lora_rows),
     ],
+    ready=("lib.adapt.lora.LoRALinear", "lib.adapt.lora.add_lora"),
     hints=(
         "A row x times a matrix stored as (out, in) is x @ W.T. Do that three times.",
         "x @ A.T is (…, r); that times B.T is (…, out). The scale is alpha / A.shape[0].",
@@ -221,9 +223,10 @@ def merged(W, adapters):
 ''',
     properties=[
         Property("one adapter", 2, _merged_one),
-        Property("none", 1, _merged_none),
+        Property("none", 1, _merged_none, proof=False),
         Property("several", 1, _merged_several),
     ],
+    ready=("lib.adapt.lora.merge", "lib.adapt.lora.LoRALinear"),
     hints=(
         "The change of one adapter is a matrix of W's own shape: (alpha / r) B A.",
         "Go through the list and add: W = W + …, not W += …, which would write into the caller's matrix.",

@@ -131,9 +131,10 @@ def read_refund(line):
 ''',
     properties=[
         Property("lines in the right form", 2, _read_right),
-        Property("the whole line", 2, _read_whole),
-        Property("everything else is no refund", 2, _read_strict),
+        Property("the whole line", 2, _read_whole, proof=False),
+        Property("everything else is no refund", 2, _read_strict, proof=False),
     ],
+    ready=("lib.shop.desk.parse",),
     hints=(
         "One regular expression can hold the whole form. Put brackets around the parts that you want back.",
         "re.fullmatch matches only if the pattern covers all of the text. Put dollars and cents in groups of their "
@@ -267,11 +268,12 @@ def refusal(order, items, user):
     raise NotImplementedError
 ''',
     properties=[
-        Property("what is allowed", 1, _refusal_yes),
+        Property("what is allowed", 1, _refusal_yes, proof=False),
         Property("only what is delivered", 1, _refusal_status),
         Property("only what was bought, and once", 2, _refusal_items),
         Property("whose order it is comes first", 2, _refusal_owner),
     ],
+    ready=("lib.shop.desk.Desk",),
     hints=(
         "Write the rules down one by one, in the order of the list, each as an if with a return.",
         'For the last rule compare items.count(name) with order["items"].count(name).',
@@ -367,9 +369,9 @@ def break_even(fixed, ours, right_ours, theirs, right_theirs, person):
     raise NotImplementedError
 ''',
     properties=[
-        Property("prices", 1, _break_hand),
+        Property("prices", 1, _break_hand, proof=False),
         Property("wrong answers cost a person", 2, _break_human),
-        Property("it may never pay", 2, _break_never),
+        Property("it may never pay", 2, _break_never, proof=False),
     ],
     hints=(
         "What does one request cost in all, with either model? A wrong answer costs the model's price *and* a person.",

@@ -15,7 +15,9 @@ from lib.exercises.verdict import NotAttempted, Wrong
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one property. crashed: the test itself failed, so a person should look."""
+    """What became of one property. crashed: the test itself failed, so a person should look. withheld: it holds, but
+    says too little by itself to earn its points.
+    """
 
     name: str
     points: int
@@ -23,6 +25,7 @@ class Outcome:
     message: str = ""
     detail: str = ""
     crashed: bool = False
+    withheld: bool = False
 
     @property
     def passed(self):
@@ -40,14 +43,15 @@ class Result:
 
     @property
     def first_failure(self):
-        return next((o for o in self.outcomes if not o.passed), None)
+        return next((o for o in self.outcomes if not o.passed and not o.withheld), None)
 
 
-def evaluate(exercise, answer, seed=0):
+def evaluate(exercise, answer, seed=0, held=None):
     """Judge an answer to an exercise. Prints nothing and never raises for what the answer does.
 
     Each property draws its inputs from a generator of its own, made from seed, exercise and property: the
-    same seed gives the same inputs, whatever other properties there are.
+    same seed gives the same inputs, whatever other properties there are. held: a further test, (answer, rng), without
+    which no more than half of the points are to be had.
     """
     if exercise.is_value and answer is ...:
         return nothing(exercise, "")
@@ -74,7 +78,37 @@ def evaluate(exercise, answer, seed=0):
                 detail = f"{type(error).__name__}: {error}".split("\n")[0]
                 outcomes.append(Outcome(p.name, 0, p.points, message, detail, crashed=True))
         attempted = True
+    outcomes = _earned(exercise, outcomes)
+    if held and 2 * sum(o.points for o in outcomes) > exercise.points:
+        try:
+            held(Guarded(answer), torch.Generator().manual_seed(_number(seed, exercise.id, "held")))
+        except Exception as error:
+            message = error.message if isinstance(error, Wrong) else "One that we keep back could not be told."
+            outcomes = _capped(outcomes, exercise.points // 2, message)
     return Result(sum(o.points for o in outcomes), exercise.points, attempted, tuple(outcomes))
+
+
+WITHHELD = ("This holds, but a table of known results, or the right form alone, would do for it: its points count once "
+            "something holds that takes more.")
+
+
+def _earned(exercise, outcomes):
+    """The outcomes as they count: where nothing that is proof holds, at most a quarter of the points is to be had."""
+    proof = [p.proof for p in exercise.properties]
+    if not any(proof) or any(sure and o.passed for sure, o in zip(proof, outcomes, strict=True)):
+        return outcomes
+    return _capped(outcomes, exercise.points // 4, WITHHELD)
+
+
+def _capped(outcomes, room, message):
+    """The outcomes with so many points at most; the rest are withheld."""
+    earned = []
+    for o in outcomes:
+        if o.points > room:
+            o = Outcome(o.name, 0, o.out_of, message, withheld=True)
+        room -= o.points
+        earned.append(o)
+    return earned
 
 
 def nothing(exercise, message, attempted=False):

@@ -24,6 +24,7 @@ import sqlalchemy as sa
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
 from lib.exercises.exercise import lessons as lessons_with_exercises
+from lib.grading.cleaning import clean
 from lib.grading.gradebook import Standing
 from lib.grading.grades import Grade, Report
 from lib.grading.submission import from_canvas
@@ -36,10 +37,10 @@ UNSANDBOXED = "graded without a sandbox"
 
 def write(standings: list[Standing], out: Path) -> list[Path]:
     """Write every export but nbgrader's under `out` and return the files. Raises CourseError where it can't."""
-    texts = {"grades.json": grades_json(standings), "grades.csv": grades_csv(standings),
-             "gradebook.csv": gradebook_csv(standings), "canvas.csv": canvas_csv(standings),
-             "moodle.csv": moodle_csv(standings)}
-    texts |= {f"gradescope/{file_name(s.learner)}/results.json": gradescope_json(s) for s in standings}
+    try:
+        texts = _texts(standings)
+    except Exception:  # nobody's entry may cost the others theirs
+        texts = _texts([s if _fits(s) else _unwritable(s) for s in standings])
     try:
         for name, text in texts.items():
             write_atomic(out / name, text)
@@ -48,34 +49,56 @@ def write(standings: list[Standing], out: Path) -> list[Path]:
     return [out / name for name in texts]
 
 
+def _texts(standings: list[Standing]) -> dict[str, str]:
+    texts = {"grades.json": grades_json(standings), "grades.csv": grades_csv(standings),
+             "gradebook.csv": gradebook_csv(standings), "canvas.csv": canvas_csv(standings),
+             "moodle.csv": moodle_csv(standings)}
+    texts |= {f"gradescope/{file_name(s.learner)}/results.json": gradescope_json(s) for s in standings}
+    for text in texts.values():
+        text.encode()
+    return texts
+
+
+def _fits(standing: Standing) -> bool:
+    try:
+        return bool(_texts([standing]))
+    except Exception:
+        return False
+
+
+def _unwritable(standing: Standing) -> Standing:
+    name = clean(standing.learner, 300)
+    return Standing(name, (Report(name, "", "", "", problem="this learner's results cannot be written; the gradebook "
+                                                            "has them, and a person should look at them"),))
+
+
 # --- names that nobody vouches for ---
 
 
 def file_name(learner: str) -> str:
     """A file name for a learner: safe on any system, the same each time, another for every other name."""
-    digest = hashlib.sha256(learner.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    digest = hashlib.sha256(learner.encode("utf-8", "surrogatepass")).hexdigest()
     ascii = unicodedata.normalize("NFKD", learner).encode("ascii", "ignore").decode().lower()
     readable = re.sub(r"[^a-z0-9]+", "-", ascii).strip("-")[:40].strip("-")
     return f"{readable}-{digest}" if readable else digest
 
 
 def one_line(text: str) -> str:
-    """Text on one line, in which nothing is unseen: control characters and those that turn the direction, escaped."""
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in UNSEEN or c in TURNING else c for c in text)
+    """Text on one line, in which nothing is unseen."""
+    return clean(text, sys.maxsize)
 
 
-UNSEEN = ("Cc", "Cs", "Zl", "Zp")
-TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+# What a spreadsheet takes for the start of a formula (full-width and other forms of the signs, too), at the start of a
+# text or behind anything that some spreadsheet, somewhere, takes for the end of a cell.
+_SIGNS = r"=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207a\u207b\u207c\u208a\u208b\u208c"
+_FORMULA = re.compile(rf"(^|[,;|\t])(?=[\s\"'`]*[{_SIGNS}])")
 
 
 def _cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: such a text gets an apostrophe in front."""
+    """A cell that no spreadsheet takes for a formula, wherever it cuts: such a text gets an apostrophe in front."""
     if not isinstance(value, str):
         return "" if value is None else value
-    text = one_line(value)
-    first = unicodedata.normalize("NFKC", text).lstrip()[:1]  # full-width signs count as well
-    return "'" + text if first and first in "=+-@" else text
+    return _FORMULA.sub(r"\1'", one_line(value))
 
 
 LOGIN = re.compile(r"[@-][A-Za-z][\w.@-]*", re.ASCII)
@@ -101,11 +124,11 @@ def lesson_name(lesson: str) -> str:
 
 
 def lesson_exercises(standings: list[Standing]) -> dict[str, dict[str, int]]:
-    """{lesson: {exercise: points to be had}} of every lesson that somebody handed in."""
+    """{lesson: {exercise: points to be had}} of every lesson of ours that somebody handed in."""
     found: dict[str, dict[str, int]] = {}
-    for lesson in sorted({r.lesson for s in standings for r in s.reports if r.lesson}):
-        known = exercises(lesson) if lesson in lessons_with_exercises() else ()
-        found[lesson] = {e.id: e.points for e in known}
+    known = {lesson.number for lesson in series()} | set(lessons_with_exercises())
+    for lesson in sorted({r.lesson for s in standings for r in s.reports} & known):
+        found[lesson] = {e.id: e.points for e in exercises(lesson)}
         for s in standings:
             found[lesson] |= {g.exercise: g.out_of for r in s.reports if r.lesson == lesson for g in r.grades}
     return found
@@ -298,7 +321,7 @@ def _test(name: str, points: int, out_of: int, output: str) -> dict[str, Any]:
 
 def student_id(learner: str) -> str:
     """The learner's name where nbgrader can use it in a path, else a file name made from it."""
-    safe = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", learner) and not re.search(r"-[0-9a-f]{12}$", learner)
+    safe = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}", learner) and not re.search(r"[0-9a-f]{64}$", learner)
     return learner if safe else file_name(learner)
 
 
@@ -371,7 +394,7 @@ def _fill(api: Any, book: Any, standings: list[Standing]) -> None:
         id = student_id(s.learner)
         book.update_or_create_student(id, last_name=one_line(s.learner))
         for r in s.reports:
-            if not r.lesson:
+            if r.lesson not in cells:
                 continue
             name = lesson_name(r.lesson)
             submission = book.update_or_create_submission(

@@ -11,6 +11,7 @@ from lib.errors import CourseError
 from lib.exercises.exercise import Exercise, exercises
 from lib.exercises.exercise import lessons as lessons_with_exercises
 from lib.exercises.result import Outcome
+from lib.grading.cleaning import clean
 from lib.grading.exports import file_name, one_line
 from lib.grading.gradebook import Standing
 from lib.grading.grades import Grade, Report
@@ -24,7 +25,12 @@ def write(standings: list[Standing], out: Path) -> list[Path]:
     try:
         for standing in standings:
             paths.append(out / f"{file_name(standing.learner)}.html")
-            write_atomic(paths[-1], page(standing))
+            try:
+                text = page(standing)
+                text.encode()
+            except Exception:  # nobody's page may cost the others theirs
+                text = page(Standing(clean(standing.learner, 300), (UNWRITABLE,)))
+            write_atomic(paths[-1], text)
     except OSError as error:
         raise CourseError(f"cannot write {error.filename or out}: {error.strerror}; choose another folder") from None
     return paths
@@ -84,6 +90,8 @@ def _exercise(g: Grade, exercise: Exercise | None, flagged: bool) -> str:
 
 def _property(o: Outcome) -> str:
     mark = ('<span class="pass"><span aria-hidden="true">✓</span> holds</span>' if o.passed else
+            '<span class="pass"><span aria-hidden="true">✓</span> holds, but does not count yet</span>'
+            if o.withheld else
             '<span class="fail"><span aria-hidden="true">✗</span> does not hold</span>')
     said = ""
     if o.crashed:
@@ -128,6 +136,7 @@ def _code(text: str) -> str:
     return "".join(f"<code>{piece}</code>" if i % 2 else piece for i, piece in enumerate(pieces))
 
 
+UNWRITABLE = Report("", "", "", "", problem="something in it cannot be shown; your instructor has been told")
 LOOK = '<p class="note">A person will also look at this. You need not do anything.</p>'
 
 # Contrast at least 7 to 1 for text, in the light and in the dark.

@@ -4,6 +4,8 @@ SQLite in one file by default; any PostgreSQL by URL. What is written is never c
 submission graded anew, after an exercise was mended, gets further rows, and the newest counts.
 """
 
+import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from lib.errors import CourseError
 from lib.exercises.result import Outcome
-from lib.grading.grades import Flag, Grade, Report
+from lib.grading.cleaning import clean
+from lib.grading.grades import MOST, Flag, Grade, Report
 
 SCHEMA = 1
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -159,7 +162,7 @@ class Gradebook:
     def graded(self, learner: str, lesson: str, digest: str, isolated: bool = False) -> dict[str, str]:
         """{exercise: version of its newest grade} for this very file. isolated: leave out unsandboxed grades."""
         query = self._of(GRADES.c.exercise, GRADES.c.version).where(
-            LEARNERS.c.name == plain(learner), SUBMISSIONS.c.lesson == plain(lesson), SUBMISSIONS.c.digest == digest)
+            LEARNERS.c.name == plain(learner), SUBMISSIONS.c.lesson == lesson, SUBMISSIONS.c.digest == digest)
         if isolated:
             query = query.where(GRADES.c.sandboxed)
         return {row.exercise: row.version for row in self._read(query.order_by(GRADES.c.seen_at, GRADES.c.id))}
@@ -167,7 +170,7 @@ class Gradebook:
     def problem(self, learner: str, lesson: str, digest: str) -> str | None:
         """Why this very file could not be graded; "" if it could, None if the gradebook doesn't know it."""
         rows = self._read(sa.select(SUBMISSIONS.c.problem).join(LEARNERS).where(
-            LEARNERS.c.name == plain(learner), SUBMISSIONS.c.lesson == plain(lesson), SUBMISSIONS.c.digest == digest))
+            LEARNERS.c.name == plain(learner), SUBMISSIONS.c.lesson == lesson, SUBMISSIONS.c.digest == digest))
         return rows[0].problem if rows else None
 
     def standings(self) -> list[Standing]:
@@ -195,7 +198,8 @@ class Gradebook:
         for name, rows in found.items():
             kept = {row.id: [grades[row.id][e] for e in sorted(grades[row.id])] for row in rows}
             reports = tuple(Report(
-                name, row.lesson, row.path, row.digest.removeprefix(row.path), int(row.seed),
+                name, row.lesson, row.path, "" if row.digest in (row.path, _place(row.path)) else row.digest,
+                int(row.seed),
                 all(g.sandboxed for g in kept[row.id]) if kept[row.id] else row.sandboxed, row.seconds,
                 tuple(map(_grade, kept[row.id])), tuple(flags.get(row.id, ())), row.problem) for row in rows)
             loose = frozenset(g.exercise for row in rows for g in kept[row.id] if not g.sandboxed)
@@ -234,27 +238,39 @@ class Gradebook:
 
     # --- what is new ---
 
-    def write(self, report: Report) -> None:
+    def write(self, report: Report) -> str:
         """Keep a report, all of it or nothing; when this returns, it is on the disk. Twice is the same as once.
 
         A grade that is there already for this file and version stays as it is. A report without grades and problem
-        only says that this file is the learner's newest again.
+        only says that this file is the learner's newest again. Of what no database takes, only that it could not be
+        kept is kept, so that it costs nobody else anything; then this returns the reason, else "".
         """
+        try:
+            self._write(report)
+            return ""
+        except (NotKept, UnicodeError, OverflowError, ValueError, TypeError) as error:
+            why = f"its result cannot be kept in the gradebook ({type(error).__name__}); a person should look at it"
+            with contextlib.suppress(NotKept, UnicodeError, OverflowError, ValueError, TypeError):
+                digest = report.digest or hashlib.sha256(repr(report.path).encode()).hexdigest()
+                self._write(Report(report.learner, report.lesson, report.path, digest, problem=why))
+            return why
+
+    def _write(self, report: Report) -> None:
         now = datetime.now(UTC)
-        learner = {"name": plain(report.learner)}
+        learner = {"name": report.learner}  # all of a report's text is fit to be kept (lib.grading.grades)
         seed, ran = str(report.seed), bool(report.grades or report.problem)
         with self._writing() as connection:
             self._put(connection, LEARNERS, [learner], ["name"])
-            mine = {"learner_id": self._id(connection, LEARNERS, learner), "lesson": plain(report.lesson),
-                    "digest": report.digest or plain(report.path)}  # of a file that nobody could read: where it was
+            mine = {"learner_id": self._id(connection, LEARNERS, learner), "lesson": report.lesson,
+                    "digest": report.digest or _place(report.path)}
             self._put(connection, SUBMISSIONS, [mine | {
-                "path": plain(report.path), "seed": seed, "sandboxed": report.sandboxed, "seconds": report.seconds,
-                "problem": plain(report.problem), "graded_at": now, "seen_at": now}],
+                "path": report.path, "seed": seed, "sandboxed": report.sandboxed, "seconds": report.seconds,
+                "problem": report.problem, "graded_at": now, "seen_at": now}],
                 list(mine), ["seen_at", *(["path", "seed", "sandboxed", "seconds", "problem"] if ran else [])])
             of = {"submission_id": self._id(connection, SUBMISSIONS, mine)}
             self._put(connection, GRADES, [of | {
                 "exercise": g.exercise, "version": g.version, "sandboxed": report.sandboxed, "points": g.points,
-                "out_of": g.out_of, "attempted": g.attempted, "problem": plain(g.problem), "seed": seed,
+                "out_of": g.out_of, "attempted": g.attempted, "problem": g.problem, "seed": seed,
                 "outcomes": json.dumps([asdict(o) for o in g.outcomes], allow_nan=False),
                 "graded_at": now, "seen_at": now}
                 for g in sorted(report.grades, key=lambda g: g.exercise)],  # one order, so that no two wait in a ring
@@ -262,8 +278,7 @@ class Gradebook:
             again = [g.exercise for g in report.grades]  # what was flagged there before need not hold any more
             connection.execute(FLAGS.delete().where(
                 FLAGS.c.submission_id == of["submission_id"], FLAGS.c.exercise.in_(again)))
-            flags = [of | {"exercise": plain(f.exercise), "what": plain(f.what), "line": f.line or 0}
-                     for f in report.flags]
+            flags = [of | {"exercise": f.exercise, "what": f.what, "line": f.line or 0} for f in report.flags]
             self._put(connection, FLAGS, sorted(flags, key=lambda f: (f["exercise"], f["what"], f["line"])),
                       ["submission_id", "exercise", "what", "line"])
 
@@ -381,6 +396,8 @@ class Gradebook:
     def _explain(self, error: Any) -> str:
         code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or ""
         said = " ".join(str(error).split())
+        if code.startswith(ITS_OWN):
+            raise NotKept(f"the gradebook {self.where} does not take an entry: {said[:200]}") from None
         for known, means in SAID.items():
             if code.startswith(known):
                 return f"the gradebook {self.where} {means}"
@@ -389,6 +406,12 @@ class Gradebook:
         return f"the gradebook {self.where}: {said} ({code or type(error).__name__})"
 
 
+class NotKept(CourseError):
+    """What was to be written is of a kind or size that no database takes: the entry's trouble, not the database's."""
+
+
+# SQLite: too big, of a wrong type. PostgreSQL: data exceptions, and what is longer than an index or a row may be.
+ITS_OWN = ("SQLITE_TOOBIG", "SQLITE_MISMATCH", "SQLITE_CONSTRAINT_DATATYPE", "22", "54")
 FORMS = "give a file name, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
 
 # The start of SQLite's error name or of PostgreSQL's SQLSTATE, and what to do.
@@ -406,9 +429,14 @@ SAID = {
 }
 
 
-def plain(text: str) -> str:
-    """Text as any database can keep it: NUL and halves of characters become backslash escapes."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+def plain(learner: str) -> str:
+    """A learner's name as a record has it."""
+    return clean(learner, MOST["learner"])
+
+
+def _place(path: str) -> str:
+    """What stands for the digest of a file that nobody could read: where it was. An index takes no long text."""
+    return f"at {hashlib.sha256(path.encode()).hexdigest()}"
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -1,7 +1,8 @@
 """Many submissions: workers side by side, each with a warm sandbox; every report is handed over as soon as it is there.
 
 A worker is one of ours: it holds the exercises and their hidden inputs, and talks to sandboxes. If one dies or hangs
-over a submission, the submission is tried once more by a fresh one, and then reported as what it is: not judged.
+over a submission, the submission is tried once more by a fresh one, each exercise in a limited process of its own, so
+that only the one that it died of is lost; and if that fails, too, reported as what it is: not judged.
 """
 
 import itertools
@@ -16,12 +17,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from lib.errors import CourseError
+from lib.grading.account import sweep
 from lib.grading.grades import Report
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Limits
 from lib.grading.walls import Begun
 
-MEMORY = 8 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
+MEMORY = 2 * 2**30  # bytes a worker may add: what an answer makes it compute must not fill the machine
 START = 300.0  # seconds for a worker to load everything on a busy machine
 SLACK = 60.0  # seconds beyond an exercise's own limit before a worker is held to hang
 TRIES = 2
@@ -50,8 +52,9 @@ class Settings:
 
 def run(
     jobs: Iterable[Job], settings: Settings, workers: int, done: Callable[[Report], None], begun: Begun | None = None
-) -> None:
+) -> str:
     """Judge the jobs and call done(report) for each, in the order in which they finish. They are taken as needed.
+    Returns who counted what the answers used ("" if there was nothing to do).
 
     begun: a warm process that is starting already, for the first worker.
 
@@ -68,7 +71,8 @@ def run(
         while waiting or any(w.job for w in crew):
             for worker in crew:
                 if worker.ready and not worker.job and waiting:
-                    worker.give(waiting.pop())
+                    job = waiting.pop()
+                    worker.give(job, careful=losses[job] > 0)
                     waiting += [] if waiting else itertools.islice(jobs, 1)
             now = time.monotonic()
             timeout = min([1.0, *(max(0.0, w.deadline - now) for w in crew)])
@@ -92,6 +96,8 @@ def run(
     finally:
         for worker in crew:
             worker.stop()
+        sweep()
+    return next((worker.account for worker in crew if worker.account), "")
 
 
 _LOST = object()
@@ -106,6 +112,8 @@ def _hear(worker: "_Worker") -> Report | object | None:
     if kind == "refused":
         raise CourseError(content)
     worker.ready, worker.job, worker.deadline = True, None, float("inf")
+    if kind == "ready":
+        worker.account, content = content, None
     return content
 
 
@@ -113,7 +121,7 @@ class _Worker:
     """A process of ours with a sandbox, and the job it has."""
 
     def __init__(self, settings: Settings, begun: Begun | None = None):
-        self.settings, self.failures = settings, 0
+        self.settings, self.failures, self.account = settings, 0, ""
         # What this process has loaded, a fork need not load again.
         self.start("fork" if sys.platform == "linux" else "spawn", begun if sys.platform == "linux" else None)
 
@@ -127,11 +135,11 @@ class _Worker:
             begun.hand_over()
         self.ready, self.job, self.deadline = False, None, time.monotonic() + START
 
-    def give(self, job: Job) -> None:
+    def give(self, job: Job, careful: bool = False) -> None:
         self.job = job
         self.deadline = time.monotonic() + len(job.only) * self.settings.limits.wall + SLACK
         try:
-            self.pipe.send(job)
+            self.pipe.send((job, careful))
         except OSError:
             self.deadline = 0.0
 
@@ -158,6 +166,7 @@ def _work(pipe, settings: Settings, parent: int, begun: Begun | None = None) -> 
     _die_with(parent)
     import torch
 
+    from lib.grading.helper import Helper
     from lib.grading.judge import judge
     from lib.grading.sandbox import Sandbox
 
@@ -168,16 +177,17 @@ def _work(pipe, settings: Settings, parent: int, begun: Begun | None = None) -> 
     except CourseError as error:
         pipe.send(("refused", str(error)))
         return
+    helper = Helper()
     with sandbox:
-        pipe.send(("ready", None))
+        pipe.send(("ready", sandbox.account))
         while True:
             try:
-                job = pipe.recv()
+                job, careful = pipe.recv()
             except EOFError:
                 return
             report = judge(
                 job.cells, job.learner, job.lesson, job.path, job.digest, sandbox, job.seed, job.only,
-                settings.rules_cost,
+                settings.rules_cost, helper, careful,
             )  # fmt: skip
             pipe.send(("report", report))
 

@@ -17,7 +17,7 @@ MOST = 128 * 2**20  # bytes of a file; a notebook full of pictures has ten milli
 SMALL = 4 * 2**20  # read in this process up to here
 MOST_CELL = 200_000  # characters of one cell's source
 MOST_CELLS = 2_000
-MOST_CODE = 4_000_000  # characters of all cells
+MOST_CODE = 1_000_000  # characters of all cells
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def parse(data: bytes) -> tuple[list[tuple[str, str]], str]:
             if isinstance(source, str) and len(source) <= MOST_CELL:
                 found.append((source.encode("utf-8", "replace").decode(), _grade_id(cell)))
     if sum(len(source) for source, _ in found) > MOST_CODE:
-        return [], f"it has more than {MOST_CODE // 1_000_000} million characters of code"
+        return [], f"it has more than {MOST_CODE:,} characters of code"
     return found, "" if found else "it has no code cells"
 
 

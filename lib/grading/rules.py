@@ -14,13 +14,18 @@ from lib.grading.grades import Flag
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
 MODULES = frozenset(
     "ast atexit builtins cffi code ctypes dis fcntl gc importlib inspect linecache marshal mmap multiprocessing os "
-    "pickle pty resource runpy shutil signal socket subprocess sys threading traceback types".split()
+    "pickle pty resource rouge_score runpy sacrebleu scipy shutil signal sklearn socket statsmodels subprocess sys "
+    "threading tiktoken tokenizers traceback transformers types".split()
 )
-CALLS = frozenset("__import__ breakpoint compile delattr eval exec getattr globals locals open setattr vars".split())
+CALLS = frozenset(
+    "__import__ attrgetter breakpoint compile delattr eval exec getattr globals locals methodcaller open setattr "
+    "vars".split()
+)
 LIBRARY = "from the course's library"
 UNDER = frozenset(
     "__builtins__ __class__ __bases__ __subclasses__ __globals__ __code__ __closure__ __dict__ __reduce__ _getframe "
-    "f_back f_locals f_globals gi_frame tb_frame".split()
+    "CompilationUnit DisableTorchFunction DisableTorchFunctionSubclass _pop_torch_function_stack attrgetter f_back "
+    "f_locals f_globals gi_frame jit load_library methodcaller tb_frame".split()
 )
 Reached = tuple[tuple[ast.stmt, bool], ...]  # statements, and whether each is of the answer's own cell
 
@@ -38,8 +43,10 @@ def broken(exercise: Exercise, reached: Reached) -> list[Flag]:
             line = getattr(node, "lineno", None) if own else None
             path = _path(node, origin)
             names = {path.rpartition(".")[2], *_names(node)}
-            for name in names & set(exercise.forbidden):
-                found.setdefault((name, line), f"uses `{name}`, which the exercise asks to write")
+            for name in names:
+                # A variable may be called anything that is not the thing itself.
+                if twin := ready_made(name, exercise.forbidden, exact=isinstance(node, ast.Name) and not path):
+                    found.setdefault((twin, line), f"uses `{name}`, which the exercise asks to write")
             if not path.endswith(f".{exercise.name}") or id(node) not in called:
                 continue
             root = _root(node)
@@ -48,7 +55,35 @@ def broken(exercise: Exercise, reached: Reached) -> list[Flag]:
             elif root not in mine and root in origin:
                 whose = path.removesuffix(f".{exercise.name}")[:40]
                 found.setdefault((exercise.name, line), f"uses `{whose}.{exercise.name}`, ready made")
-    return [Flag(exercise.id, what, line) for (_, line), what in found.items()]
+    told: dict[str, list[Flag]] = {}
+    for (name, line), what in found.items():
+        told.setdefault(name, []).append(Flag(exercise.id, what, line))
+    flags = []
+    for first, *more in told.values():  # each name once, with its first line and on how many more it stands
+        many = f" (and on {len(more)} more lines)" if more else ""
+        flags.append(Flag(exercise.id, first.what + many, first.line))
+    return flags
+
+
+def ready_made(name: str, forbidden: tuple[str, ...], exact: bool = False) -> str:
+    """Which of the forbidden names this one is, or is a private twin of ("" if none): `_x_math` is one of `x`."""
+    twin = not exact and name.isidentifier()
+    return next((f for f in forbidden if name == f or (twin and len(f) >= 8 and f in name)), "")
+
+
+def noted(exercise: Exercise, uses: dict[str, int | None]) -> list[Flag]:
+    """What an answer was seen to call as it ran, {dotted name: line}, as flags."""
+    flags = []
+    for name, line in uses.items():
+        same = name.startswith("lib.") and name.rpartition(".")[2] == exercise.name  # and not only a neighbour
+        what = f"called `{name}` {LIBRARY}" if same else f"called `{name}`, ready made"
+        flags.append(Flag(exercise.id, what, line))
+    return sorted(flags, key=lambda flag: (not taken(flag), flag.what))
+
+
+def taken(flag: Flag) -> bool:
+    """Whether a flag says that there is no answer to judge: it is the library's."""
+    return LIBRARY in flag.what
 
 
 def handed_on(exercise: Exercise, reached: Reached) -> bool:
@@ -127,7 +162,7 @@ def suspicious(exercise: Exercise, source: str) -> list[Flag]:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 names = {name.split(".")[0] for name in names} & MODULES
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("lib.grading", "lib.course")):
-                    names = {node.module}
+                    names = {".".join(node.module.split(".")[:2])}
             elif isinstance(node, ast.Name):
                 names &= CALLS | UNDER
             else:

@@ -42,7 +42,10 @@ class Refused(Exception):
 
 
 def keep(control: socket.socket, isolated: bool) -> None:
-    """Make runners as the judge orders, watch what the one that works uses, and end it without a trace."""
+    """Make runners as the judge orders, watch what the one that works uses, and end it without a trace.
+
+    A runner has a number, which each order and each reply repeats. An order that does not fit what is here ends all.
+    """
     runners: list[Running] = []  # the one that works, and the one that waits for an answer
     while True:
         ready, _, _ = select.select([control], [], [], TICK if runners else None)
@@ -50,21 +53,25 @@ def keep(control: socket.socket, isolated: bool) -> None:
             runners[0].watch(runners[1:])
             continue
         order, fds = _order(control)
-        if order is None:  # the judge is gone
+        fits = order is not None and (
+            order["number"] not in [runner.number for runner in runners] and len(runners) < 2
+            if order["do"] == "start" else [runner.number for runner in runners][:1] == [order["number"]]
+        )  # fmt: skip
+        if not fits:  # or the judge is gone
             while runners:
                 runners.pop(0).end(False, runners)
             return
-        said = {"left": 0}
         if order["do"] == "start":
-            runners.append(Running(fds.pop(), order["limits"], isolated))
+            runners.append(Running(order["number"], fds, order["limits"], isolated, order["account"]))
+            said = {"left": 0, "counted": runners[-1].account is not None}
         else:
             said = runners.pop(0).end(order["gone"], runners)
-        control.sendall(json.dumps(said).encode() + b"\n")
+        control.sendall(json.dumps({**said, "number": order["number"]}).encode() + b"\n")
 
 
 def _order(control: socket.socket):
     fds = array.array("i")
-    data, ancillary, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(fds.itemsize))
+    data, ancillary, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(16 * fds.itemsize))
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(content)
@@ -72,30 +79,46 @@ def _order(control: socket.socket):
 
 
 class Running:
-    """A runner and all that it starts."""
+    """A runner and all that it starts.
 
-    def __init__(self, channel: int, limits: dict, isolated: bool):
-        self.limits, self.isolated, self.why, self.peak = limits, isolated, "", 0
+    fds: the line to the judge; then, where the kernel keeps an account of it (account: "v1" or "v2", "" for none), the
+    files by which it joins the groups, and the three in which the kernel says what they use.
+    """
+
+    def __init__(self, number: int, fds: list[int], limits: dict, isolated: bool, account: str):
+        self.number, self.limits, self.isolated, self.why, self.peak = number, limits, isolated, "", 0
+        channel, *files = fds
         self.base, self.size = _memory("self")  # what a fork shares with us is not its own
+        self.tally = Tally() if isolated else None
         self.pid = _clone(NEWUSER | NEWPID | NEWNS | NEWIPC | NEWUTS) if isolated else os.fork()
         if self.pid == 0:
             _become_runner(channel, limits, isolated)
         os.close(channel)
+        self.account = Account.join(self.pid, account, files) if account else None
 
     def watch(self, spared: list["Running"]) -> None:
-        """Kill everything at once when, all processes together, a limit is passed."""
-        if not self.isolated:
+        """Kill everything at once when, all processes together, a limit is passed; what can't be read is one."""
+        if not self.isolated or self.why:
             return
         others = _others(spared)
-        held = [_memory(pid) for pid in others]
-        memory = sum(max(0, own - self.base) for own, _ in held)
+        try:
+            held = [_memory(pid) for pid in others]
+            cpu = self.account.cpu() if self.account else self.tally.seconds(others)
+            memory = self.account.memory() if self.account else sum(max(0, own - self.base) for own, _ in held)
+            killed = self.account.out_of_memory() if self.account else False
+        except (OSError, ValueError, IndexError) as error:
+            self.why = f"unread ({type(error).__name__})"
+            self._kill(spared)
+            return
         # Memory that processes share may be in nobody's own: what they have mapped is limited too.
         claimed = sum(max(0, size - self.size) for _, size in held)
         self.peak = max(self.peak, memory)
+        # The kernel's account has the files in /tmp and /dev/shm in it, which have a limit of their own.
+        most = self.limits["memory"] + (2 * self.limits["disk"] if self.account else 0)
         for what, passed in (
-            ("memory", memory > self.limits["memory"] or claimed > 4 * self.limits["memory"]),
+            ("memory", killed or memory > most or claimed > 4 * self.limits["memory"]),
             ("processes", len(others) > self.limits["processes"]),
-            ("cpu", sum(map(_cpu, others)) > self.limits["cpu"]),
+            ("cpu", cpu > self.limits["cpu"]),
         ):
             if passed and not self.why:
                 self.why = what
@@ -117,6 +140,10 @@ class Running:
         code = os.waitstatus_to_exitcode(status)
         if not self.why and not alive:
             self.why = f"signal {-code}" if code < 0 else f"exit {code}"
+        if self.account:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                self.why = "memory" if self.account.out_of_memory() else self.why
+            self.account.close()
         return {"why": self.why, "memory": self.peak, "left": len(_others(spared)) if self.isolated else 0}
 
     def _kill(self, spared: list["Running"]) -> None:
@@ -135,28 +162,101 @@ def _others(spared: list[Running]) -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) not in ours]
 
 
-def _stat(pid) -> list[str]:
+class Account:
+    """What the kernel itself counts for a group of processes (cgroups), from files that the judge opened."""
+
+    def __init__(self, kind: str, files: list[int]):
+        self.kind, (self._cpu, self._events, self._memory) = kind, files
+        self._began, self._killed = self._seconds(), self._kills()
+
+    @classmethod
+    def join(cls, pid: int, kind: str, files: list[int]) -> "Account | None":
+        """Put a process into the groups, before it knows any code; None where that is refused."""
+        *groups, cpu, events, memory = files
+        try:
+            account = cls(kind, [cpu, events, memory])
+            for group in groups:
+                os.write(group, b"%d" % pid)
+            return account
+        except (OSError, ValueError, IndexError):
+            for file in (cpu, events, memory):
+                os.close(file)
+            return None
+        finally:
+            for group in groups:
+                os.close(group)
+
+    def close(self) -> None:
+        for file in (self._cpu, self._events, self._memory):
+            os.close(file)
+
+    def _seconds(self) -> float:
+        text = os.pread(self._cpu, 4096, 0)
+        return int(text) / 1e9 if self.kind == "v1" else int(text.split(b"usage_usec ")[1].split()[0]) / 1e6
+
+    def _kills(self) -> int:
+        return int(os.pread(self._events, 4096, 0).split(b"oom_kill ")[1].split()[0])
+
+    def cpu(self) -> float:
+        return self._seconds() - self._began
+
+    def memory(self) -> int:
+        return int(os.pread(self._memory, 64, 0))
+
+    def out_of_memory(self) -> bool:
+        return self._kills() > self._killed
+
+
+class Tally:
+    """CPU seconds of processes as far as one can see from outside, where the kernel keeps no account of them together.
+
+    A process counts with what it had when it was last seen. One that comes and goes between two looks is known only by
+    its number having been used: it may have had a processor all that time, so that is what it counts.
+    """
+
+    def __init__(self):
+        self._seen: dict[tuple[int, bytes], float] = {}
+        self._unseen, self._free, self._last, self._when = 0.0, 64, _last_number(), time.monotonic()
+
+    def seconds(self, pids: list[int]) -> float:
+        new = 0
+        for pid in pids:
+            if fields := _stat(pid):
+                key = (pid, fields[19])  # its number and when it began
+                new += key not in self._seen
+                self._seen[key] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        last, now = _last_number(), time.monotonic()
+        made = (last - self._last) % (int(_read_proc("sys/kernel/pid_max") or 0) or 2**22)
+        missed = max(0, made - new)
+        free, self._free = min(missed, self._free), max(0, self._free - missed)  # an honest answer starts a few
+        self._unseen += min(missed - free, os.cpu_count() or 1) * (now - self._when)
+        self._last, self._when = last, now
+        return sum(self._seen.values()) + self._unseen
+
+
+def _last_number() -> int:
+    return int(_read_proc("loadavg").split()[-1])
+
+
+def _read_proc(name: str) -> bytes:
+    """A file of /proc; b"" if what it is about is no more. Raises OSError for one that cannot be read."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().decode("utf-8", "replace").rpartition(")")[2].split()
-    except OSError:
-        return []
+        with open(f"/proc/{name}", "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
-def _cpu(pid: int) -> float:
-    """CPU seconds of a process and of its children that have ended."""
-    fields = _stat(pid)
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+def _stat(pid) -> list[bytes]:
+    return _read_proc(f"{pid}/stat").rpartition(b")")[2].split()
 
 
 def _memory(pid) -> tuple[int, int]:
     """Bytes of memory of a process that no file holds, and bytes that it has mapped; zeros if it is gone."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            lines = dict(line.split(":", 1) for line in file)
-    except (OSError, ValueError):
+    if sys.platform != "linux":
         return 0, 0
-    own, shared, size = (int(lines.get(name, "0").split()[0]) * 1024 for name in ("RssAnon", "RssShmem", "VmSize"))
+    lines = dict(line.split(b":", 1) for line in _read_proc(f"{pid}/status").splitlines() if b":" in line)
+    own, shared, size = (int(lines.get(name, b"0").split()[0]) * 1024 for name in (b"RssAnon", b"RssShmem", b"VmSize"))
     return own + shared, size
 
 
@@ -309,7 +409,8 @@ def serve(channel: socket.socket) -> int:
     wire.receive(channel)
     wire.send(channel, {})  # still there: whatever happens from here on is the answer's doing
     order = wire.receive(channel, resolve)
-    torch.default_generator.manual_seed(order["seed"])
+    torch.default_generator.manual_seed(0)  # the same for everybody: it tells nothing of what inputs are drawn from
+    seen = Seen(order["ready"], order["forbidden"])
     namespace = _define(order)
     answer = namespace.get(order["name"], _nothing)
     here = answer is not _nothing and answer is not None
@@ -329,16 +430,131 @@ def serve(channel: socket.socket) -> int:
             function = answer if target is None else kept[target[0]]
             if target is not None and target[1]:
                 function = getattr(function, target[1])
-            value = function(*args, **kwargs)
+            with seen:
+                value = function(*args, **kwargs)
             said = {"n": calls, "value": value}
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             said = {"n": calls, "raised": _told(error)}
         if not _same(before, [args, kwargs], torch):
             said |= {"args": args, "kwargs": kwargs}
+        if seen.new:
+            said["uses"], seen.new = seen.new, []
         answer_with(said)
 
 
 _nothing = object()
+
+
+class Seen:
+    """Notes what an answer calls, while it is called itself, of what does its exercise ready made, and in which line.
+
+    ready: dotted names of functions and classes, in lib or PyTorch. Each is changed where it is, so it does not matter
+    how the answer came by it. forbidden: names of PyTorch's operations; they and their twins are seen as they pass.
+    """
+
+    def __init__(self, ready: list, forbidden: list):
+        self.new: list = []  # [name, line], since it was last asked
+        self.ready, self.forbidden, self.known = ready, tuple(forbidden), set()
+        self.calling = 0
+        self.mode = self._mode() if forbidden else contextlib.nullcontext()
+        modules = {name: [] for name in (".".join(r.split(".")[:-1]) for r in ready)}
+        for name in ready:
+            modules[name.rpartition(".")[0]].append(name.rpartition(".")[2])
+        self.modules = modules
+        for name in modules:
+            if name in sys.modules:
+                self._watch(sys.modules[name])
+        if modules:
+            sys.meta_path.insert(0, self)
+
+    def __enter__(self):
+        self.calling += 1
+        if self.calling == 1:
+            self.mode.__enter__()
+
+    def __exit__(self, *_):
+        self.calling -= 1
+        if self.calling == 0:
+            self.mode.__exit__(None, None, None)
+
+    def note(self, name: str) -> None:
+        if self.calling and name not in self.known:
+            self.known.add(name)
+            frame = sys._getframe(1)
+            while frame and frame.f_code.co_filename != ANSWER:
+                frame = frame.f_back
+            self.new.append([name, frame.f_lineno if frame else None])
+
+    def _mode(self):
+        from torch.overrides import TorchFunctionMode
+
+        note, forbidden, names = self.note, self.forbidden, {}
+
+        class Mode(TorchFunctionMode):
+            def __torch_function__(self, function, types, args=(), kwargs=None):
+                name = getattr(function, "__name__", "")
+                if name not in names:
+                    names[name] = any(f == name or (len(f) >= 8 and f in name) for f in forbidden)
+                if names[name]:
+                    note(f"torch.{name}")
+                return function(*args, **(kwargs or {}))
+
+        return Mode()
+
+    def find_spec(self, name, path=None, target=None):
+        """An importer's part: a module of `ready` is changed once it has been loaded."""
+        if name not in self.modules:
+            return None
+        spec = next((s for f in sys.meta_path if f is not self and (s := f.find_spec(name, path, target))), None)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def exec_module(module):
+                load(module)
+                self._watch(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+    def _watch(self, module) -> None:
+        import types
+
+        for name in self.modules[module.__name__]:
+            thing, label = getattr(module, name, None), f"{module.__name__}.{name}"
+            parts = [thing] if not isinstance(thing, type) else [
+                part for key, part in vars(thing).items() if not key.startswith("_") or key in ("__init__", "__call__")
+            ]  # fmt: skip
+            while parts:
+                part = parts.pop()
+                inner = getattr(part, "__wrapped__", None)
+                parts += [inner] if inner is not None and inner is not part else []
+                if isinstance(part, types.FunctionType):
+                    self._change(part, label)
+
+    def _change(self, function, label: str) -> None:
+        """Give a function code that notes the call, then does what it did."""
+        import types
+
+        free = function.__code__.co_freevars
+        same = types.FunctionType(
+            function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+        )
+        same.__kwdefaults__ = function.__kwdefaults__
+        hook = f"_noted_{len(function.__globals__)}"
+
+        def noted(args, kwargs):
+            self.note(label)
+            return same(*args, **kwargs)
+
+        function.__globals__[hook] = noted
+        names = ", ".join(free)
+        mention = f"        if 0: {names}\n" if free else ""
+        source = (f"def outer({names}):\n    def inner(*args, **kwargs):\n{mention}"
+                  f"        return {hook}(args, kwargs)\n    return inner\n")  # fmt: skip
+        space: dict = {}
+        exec(source, space)
+        function.__code__ = space["outer"](*[None] * len(free)).__code__
+        function.__defaults__ = function.__kwdefaults__ = None
 
 
 def _define(order: dict) -> dict:

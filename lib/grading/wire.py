@@ -18,9 +18,14 @@ import time
 import numpy as np
 import torch
 
-MOST_JSON = 8 * 2**20  # bytes: a list of a million numbers; more structure than any answer needs
-MOST_KEYS = 4096  # of one dictionary: with more, keys that collide on purpose would take the judge hours
-MOST_NUMBERS = 64 * 2**20  # bytes in all tensors of one frame
+MOST_JSON = 2 * 2**20  # bytes; more text and structure than any answer needs
+MOST_VALUES = 150_000  # values in all lists, tuples and dictionaries of one frame
+MOST_KEYS = 2048  # in all dictionaries: with more, keys that collide on purpose would take the judge hours
+MOST_NUMBERS = 16 * 2**20  # bytes in all tensors of one frame
+MOST_TENSORS = 10_000
+MOST_AXES = 16
+MOST_DIGITS = 400  # of a whole number: reading one takes the square of them
+MOST_DEPTH = 32
 USUAL = 2**16  # bytes; nearly every frame comes in one piece of at most that
 HEAD = struct.Struct(">II")
 DTYPES = {str(d).removeprefix("torch."): d for d in (
@@ -69,9 +74,13 @@ def receive(channel: socket.socket, resolve=None, deadline: float | None = None)
     if got > size:  # the two ends take turns
         raise Broken("more than one message")
     try:
-        tree = json.loads(data[HEAD.size : size - blob])
+        text = data[HEAD.size : size - blob]
+        if sum(map(text.count, (b",", b"[", b"{"))) > 3 * MOST_VALUES:  # before anything is built
+            raise Broken("more values than in any right answer")
+        tree = json.loads(text, parse_int=_whole)
         blob = memoryview(data[size - blob : size])  # of its own, so that any dtype may start in it
-        return {key: decode(value, blob, resolve) for key, value in tree.items()}
+        room = _Room(blob, resolve)
+        return {key: room.decode(value) for key, value in tree.items()}
     except Exception as error:  # the sender may have made it so that any of the three stumbles
         raise Broken(f"no message: {type(error).__name__}") from None
 
@@ -81,6 +90,8 @@ def encode(value, blob: bytearray, refer=None):
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
+        if value.bit_length() > 1300:  # MOST_DIGITS
+            raise ValueError("a number of more digits than any right answer's")
         return int(value)
     if isinstance(value, float):
         return float(value)
@@ -109,6 +120,8 @@ def _tensor(value: torch.Tensor, blob: bytearray, kind: str, refer):
         if refer is None:
             raise TypeError("an unusual tensor cannot be sent")
         return {"odd": "complex" if value.is_complex() else "sparse"}
+    if value.ndim > MOST_AXES:
+        raise ValueError(f"a tensor of {value.ndim} axes")
     size = value.numel() * value.element_size()
     if len(blob) + size > MOST_NUMBERS:  # before a view of 10^12 entries is written out
         raise ValueError(f"a tensor of shape {tuple(value.shape)}: far larger than any right answer")
@@ -124,47 +137,78 @@ def _tensor(value: torch.Tensor, blob: bytearray, kind: str, refer):
     return {kind: [name, list(value.shape), start, *turned]}
 
 
-def _rebuilt(about: list, blob: memoryview) -> torch.Tensor:
-    """A tensor from its dtype, shape, place in the blob and order of axes there; none of them is believed."""
-    name, shape, start, *turned = about
-    if turned:
-        return _rebuilt(about[:3], blob).permute([turned[0].index(axis) for axis in range(len(shape))])
-    dtype, count = DTYPES[name], math.prod(shape)
-    if not all(type(n) is int and 0 <= n < 2**40 for n in (*shape, start, count)):
-        raise ValueError(shape)
-    if start + count * dtype.itemsize > len(blob):  # torch would multiply in 64 bits, and believe the overflow
-        raise ValueError(shape)
-    if count == 0:
-        return torch.empty(shape, dtype=dtype)
-    if dtype is torch.bool:  # a byte of 2 is neither True nor False
-        return (torch.frombuffer(blob, dtype=torch.uint8, count=count, offset=start) != 0).reshape(shape)
-    return torch.frombuffer(blob, dtype=dtype, count=count, offset=start).reshape(shape)
+def _whole(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError("a number of more digits than any right answer's")
+    return int(text)
 
 
 def decode(value, blob: memoryview, resolve=None):
     """The value that `encode` made this JSON of."""
-    if isinstance(value, list):
-        return [decode(v, blob, resolve) for v in value]
-    if not isinstance(value, dict):
-        return value
-    kind, content = next(iter(value.items()))
-    if kind == "tensor":
-        return _rebuilt(content, blob)
-    if kind == "grad":
-        return _rebuilt(content, blob).requires_grad_()
-    if kind == "array":
-        return _rebuilt(content, blob).numpy()
-    if kind == "tuple":
-        return tuple(decode(v, blob, resolve) for v in content)
-    if kind == "dict":
-        if len(content) > MOST_KEYS:
-            raise ValueError("a dictionary larger than any right answer's")
-        return {decode(k, blob, resolve): decode(v, blob, resolve) for k, v in content}
-    if kind == "odd":
-        return torch.zeros(0, dtype=torch.complex64) if content == "complex" else torch.zeros(0).to_sparse()
-    if resolve is None:
-        raise ValueError(kind)
-    return resolve(value)
+    return _Room(blob, resolve).decode(value)
+
+
+class _Room:
+    """What one frame may hold; whatever is more is refused before it is built."""
+
+    def __init__(self, blob: memoryview, resolve):
+        self.blob, self.resolve, self.values, self.tensors = blob, resolve, MOST_VALUES, MOST_TENSORS
+        self.bytes, self.keys = len(blob), MOST_KEYS  # no two tensors share a byte
+
+    def decode(self, value, depth: int = 0):
+        if not isinstance(value, list | dict):
+            return value
+        if depth > MOST_DEPTH:
+            raise ValueError("deeper than any right answer")
+        if isinstance(value, list):
+            return [self.decode(v, depth + 1) for v in self._of(value)]
+        kind, content = next(iter(value.items()))
+        if kind == "tensor":
+            return self._tensor(content)
+        if kind == "grad":
+            return self._tensor(content).requires_grad_()
+        if kind == "array":
+            return self._tensor(content).numpy()
+        if kind == "tuple":
+            return tuple(self.decode(v, depth + 1) for v in self._of(content))
+        if kind == "dict":
+            self.keys -= len(content)
+            if self.keys < 0:
+                raise ValueError("a dictionary larger than any right answer's")
+            return {self.decode(k, depth + 1): self.decode(v, depth + 1) for k, v in self._of(content)}
+        if kind == "odd":
+            return torch.zeros(0, dtype=torch.complex64) if content == "complex" else torch.zeros(0).to_sparse()
+        if self.resolve is None:
+            raise ValueError(kind)
+        return self.resolve(value)
+
+    def _of(self, content: list) -> list:
+        if not isinstance(content, list):
+            raise ValueError(content)
+        self.values -= len(content)
+        if self.values < 0:
+            raise ValueError("more values than in any right answer")
+        return content
+
+    def _tensor(self, about: list) -> torch.Tensor:
+        """A tensor from its dtype, shape, place in the blob and order of axes there; none of them is believed."""
+        name, shape, start, *turned = about
+        self.tensors -= 1
+        if self.tensors < 0 or not isinstance(shape, list) or len(shape) > MOST_AXES:
+            raise ValueError("more tensors, or axes, than in any right answer")
+        if not all(type(n) is int and 0 <= n < 2**40 for n in (*shape, start)):
+            raise ValueError("no shape")
+        dtype, count, reach = DTYPES[name], math.prod(shape), math.prod(max(n, 1) for n in shape)
+        self.bytes -= count * dtype.itemsize
+        if reach >= 2**40 or self.bytes < 0 or start + count * dtype.itemsize > len(self.blob):
+            raise ValueError("a tensor larger than what came with it")
+        if count == 0:
+            made = torch.empty(shape, dtype=dtype)
+        elif dtype is torch.bool:  # a byte of 2 is neither True nor False
+            made = (torch.frombuffer(self.blob, dtype=torch.uint8, count=count, offset=start) != 0).reshape(shape)
+        else:
+            made = torch.frombuffer(self.blob, dtype=dtype, count=count, offset=start).reshape(shape)
+        return made.permute([turned[0].index(axis) for axis in range(len(shape))]) if turned else made
 
 
 def _read(channel: socket.socket, data: bytearray, got: int, least: int, deadline: float | None) -> int:

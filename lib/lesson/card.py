@@ -44,6 +44,9 @@ def _row(outcome, first: bool) -> str:
     share = f"{outcome.points}/{outcome.out_of}"
     if outcome.passed:
         return f'<li><span aria-hidden="true">✓</span> holds: {_text(outcome.name)} ({share})</li>'
+    if outcome.withheld:
+        return (f'<li><span aria-hidden="true">✓</span> holds, but does not count yet: {_text(outcome.name)} ({share})'
+                f'<p style="margin:.25em 0 .5em 1.4em">{_text(outcome.message)}</p></li>')
     said = ""
     if first:
         detail = f"<br><code>{escape(outcome.detail)}</code>" if outcome.detail else ""

@@ -66,7 +66,8 @@ def report(exercise, result, hints=0):
                 "Write your answer in the cell above, run it, then run this cell.")
     lines = [f"{exercise.id}: {result.points} of {_points(result.out_of)}"]
     for o in result.outcomes:
-        lines.append(f"  {'pass' if o.passed else 'FAIL'}  {o.points}/{o.out_of}  {o.name}")
+        mark = "pass" if o.passed else "held" if o.withheld else "FAIL"
+        lines.append(f"  {mark}  {o.points}/{o.out_of}  {o.name}")
         if o is result.first_failure:
             lines.append(f"        {o.message}")
             if o.detail:

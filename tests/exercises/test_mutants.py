@@ -7,11 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import standard
 from hunt import hunt
 
 from lib.answers import answer, answers, load, mutant_source, reference_source
 from lib.exercises.exercise import exercise, exercises, lessons
 from lib.exercises.result import evaluate
+from lib.grading.held import held
 from lib.grading.judge import judge
 from lib.grading.reading import Cell
 from lib.grading.sandbox import Sandbox
@@ -67,7 +69,7 @@ def test_the_judge_outside_gives_the_same_verdicts(id, sandbox):
     for name, source in sources.items():
         cells = (Cell(source, id.replace(".", "-")),)
         [grade] = judge(cells, "x", e.lesson, "", "", sandbox, 1, frozenset({id})).grades
-        here = evaluate(e, load(source, e.name), 1)
+        here = evaluate(e, load(source, e.name), 1, held(e))
         assert [o.passed for o in grade.outcomes] == [o.passed for o in here.outcomes], name
         if name not in ("reference", "stub"):
             assert grade.points < e.points and answer(id).mutant(name).says in here.first_failure.message
@@ -118,3 +120,11 @@ def test_nothing_in_the_lesson_leans_on_an_answer(path):
         rebound |= {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
         rebound |= {n.asname or n.name for n in nodes if isinstance(n, ast.alias)}
         assert not names & used - rebound, f"a cell uses what the learner is to write:\n{cell.source}"
+
+
+@pytest.mark.parametrize("id", [e.id for e in filter(standard.applies, exercises())])
+def test_no_points_without_the_idea(id):
+    """The standard mutants: empty, constant, echo, the right shape, and a table of all that could have been seen."""
+    e = exercise(id)
+    for name, points in standard.points(e, seeds=hunt(2, 12)).items():
+        assert points <= e.points / 4, f"{name} earns {points} of {e.points}"

@@ -301,6 +301,15 @@ def drain(told):
             return
 
 
+def test_long_texts_that_do_not_compress(book):
+    """An index of PostgreSQL's takes 2,704 bytes."""
+    rng = random.Random(1)
+    long = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(60_000))
+    report = replace(ANN, learner=long, path=long, digest="", problem=long, flags=(Flag(long, long, 2**31 - 1),))
+    assert book.write(report) == "" and book.write(replace(report, digest=long)) == ""
+    assert len(book.standings()[0].reports[0].flags) == 1
+
+
 def test_two_graders_at_once_double_nothing(where):
     with writer(where, 40) as (one, a), writer(where, 40) as (two, b):  # the same learners; both find no tables
         assert list(drain(a)) == list(drain(b)) == list(range(40))

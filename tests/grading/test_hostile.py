@@ -29,6 +29,7 @@ from hunt import hunt
 from lib.course.cli import main
 from lib.errors import CourseError
 from lib.exercises.exercise import exercises
+from lib.grading.cleaning import clean
 from lib.grading.walls import bwrap
 from lib.sources.places import ROOT
 
@@ -165,7 +166,7 @@ class Class:
 
 def shown(name: str) -> str:
     """A name as the gradebook keeps it."""
-    return name.encode("utf-8", "backslashreplace").decode()
+    return clean(name)
 
 
 def learner_of(path: str, folder: Path) -> str:
@@ -315,7 +316,8 @@ def test_pages_and_tables_hold_no_code_of_learners(everyone):
 
 # ------------------------------------------------------------------------------------------- as an ordinary user
 
-FEW = ["good_plain", "tensor_equal_to_all", "counts_the_calls", "other_learners", "network", "local_sockets",
+FEW = ["good_plain", "name_hides_memory_that_is_used", "children_that_reap_themselves", "half_a_character",
+        "tensor_equal_to_all", "counts_the_calls", "other_learners", "network", "local_sockets",
        "environment", "other_processes", "writes_outside", "namespaces_and_mounts", "descriptors", "kernel_settings",
        "hang_that_ignores_signals", "daemons", "memory", "fork_bomb", "disk", "segfault", "link_to_another_notebook",
        "not_json", "helper_in_another_cell"]  # fmt: skip

@@ -113,4 +113,4 @@ def test_waiting_has_an_end():
         receive(b, deadline=time.monotonic() + 0.05)
     a, b = socket.socketpair()
     with a, b, pytest.raises(Late):  # nobody reads: the line is full
-        send(a, {"v": "x" * 2**22}, deadline=time.monotonic() + 0.05)
+        send(a, {"v": "x" * 2**20}, deadline=time.monotonic() + 0.05)

@@ -14,7 +14,7 @@ from lib.lesson.series import series
 
 FULL = None  # in `deserves`: all of an exercise's points
 LEFT = ("02.catches_peeking", "04.catches_leak")  # left as stubs unless an entry answers them: they take half a second
-KINDS = ("forging", "tampering", "reaching", "resources", "odd", "honest")
+KINDS = ("forging", "tampering", "reaching", "resources", "odd", "judging", "honest")
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def attention(q, k, v, mask=None):
     return tools.attention(q, k, v, mask)
 """)  # fmt: skip
     ,
-    forged("bools_that_are_two", id="02.causal_mask", points=1, source="""
+    forged("bools_that_are_two", id="02.causal_mask", source="""
 def causal_mask(n):
     return torch.full((n, n), 2, dtype=torch.uint8).view(torch.bool)
 """),

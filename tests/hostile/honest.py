@@ -191,7 +191,7 @@ except NameError as v:
     right("displays", "display('hello')\nget_ipython().run_line_magic('time', '1')\n" + ATTENTION + "\ndisplay(attention)\n"),
     Entry("half_done", edit=half_done, deserves={"02.attention": 0, "02.effective_tokens": 0}),
     Entry("partly_right", answers={"02.causal_mask": mutant_source("02.causal_mask", "window of three")},
-          deserves={"02.causal_mask": 1}),
+          deserves={"02.causal_mask": 0}),  # the form alone earns nothing
     right("a_test_that_works", reference_source("02.catches_peeking"), "02.catches_peeking"),
     right("a_test_that_works_and_prints", "print('x')\n" + reference_source("04.catches_leak"), "04.catches_leak"),
     right("a_block_of_classes", """

@@ -1,6 +1,7 @@
 """`course grade`: judge submissions, keep the grades, tell everyone what they need to know."""
 
 import contextlib
+import hmac
 import os
 import re
 import secrets
@@ -18,6 +19,7 @@ from rich.table import Table
 from lib.course.headless.runner import cores
 from lib.errors import CourseError
 
+MOST_FILES = 200  # of one learner
 SHOWN = 20  # lines of each list on the terminal; the files have all
 
 
@@ -85,11 +87,13 @@ def grade(
             with _bar(len(work.learners)) as (bar, task):
 
                 def done(report) -> None:
-                    book.write(work.noted(report))
+                    report = work.noted(report)
+                    if why := book.write(report):
+                        work.notes.append((report.learner, Path(report.path), why))
                     name = _printable(report.learner)[:30]
                     bar.update(task, completed=work.finished(report.learner), description=name)
 
-                run(work.jobs(), settings, jobs or cores(), done, begun)
+                account = run(work.jobs(), settings, jobs or cores(), done, begun)
         except KeyboardInterrupt:
             click.echo("course: interrupted; the same command goes on from here, nothing graded is lost", err=True)
             return 130
@@ -100,6 +104,8 @@ def grade(
     if nbgrader:
         exports.nbgrader_db(standings, out / "gradebook.db")
     _summary(console, standings, changes, work, time.monotonic() - began)
+    if account.startswith("from"):
+        _say(console, f"Limits were counted {account}: docs/grading.md says what that means.")
     console.print(f"Grades, tables and feedback: {out}", highlight=False, markup=False, soft_wrap=True)
     return int(any(r.problem for s in standings if s.learner in work.learners for r in s.reports) or bool(work.notes))
 
@@ -128,12 +134,13 @@ class Work:
     def __init__(
         self, paths: list[Path], out: Path, learner: str | None, book, seed: int | None, regrade: bool, isolated: bool
     ):
+        from lib.grading.cleaning import learner as name
         from lib.grading.submission import find
 
-        self.book, self.seed, self.regrade, self.isolated = book, seed, regrade, isolated
+        self.book, self.out, self.seed, self.regrade, self.isolated = book, out, seed, regrade, isolated
         self.learners: dict[str, list] = {}
         for found in find(paths, learner, out):
-            self.learners.setdefault(found.learner, []).append(found)
+            self.learners.setdefault(name(found.learner), []).append(found)
         self.notes: list[tuple[str, Path, str]] = []
         self.older: list[tuple[str, Path, str]] = []
         self.chosen: dict[tuple[str, str], str] = {}
@@ -165,12 +172,18 @@ class Work:
     def _of(self, who: str, files: list):
         from lib.exercises.exercise import exercises
         from lib.grading.grades import Report
+        from lib.grading.held import version
         from lib.grading.pool import Job
         from lib.grading.reading import read
         from lib.grading.submission import home, lessons, newest
+        from lib.lesson.series import series
 
         handed_in: dict[str, list] = {}
-        for found in files:
+        known = {lesson.number for lesson in series()}
+        if len(files) > MOST_FILES:
+            rest = f"{len(files)} files handed in; only the first {MOST_FILES} were looked at"
+            self.notes.append((who, files[MOST_FILES].path, rest))
+        for found in files[:MOST_FILES]:
             file = None if found.problem else read(found.path)
             problem = found.problem or file.problem
             here = {} if problem else lessons(file.cells)
@@ -179,7 +192,8 @@ class Work:
             if problem:
                 self.notes.append((who, found.path, problem))
                 digest = file.digest if file else ""
-                self.book.write(Report(who, home(found.path), str(found.path), digest, problem=problem))
+                lesson = home(found.path) if home(found.path) in known else ""
+                self.book.write(Report(who, lesson, str(found.path), digest, problem=problem))
             for lesson, share in here.items():
                 handed_in.setdefault(lesson, []).append((share, found.path, file))
         for lesson, several in handed_in.items():
@@ -200,11 +214,11 @@ class Work:
                     counts = f"{_told(path, left_out)} counts"
                     self.older.append((who, left_out, f"a second notebook of lesson {lesson}; {counts}"))
                     self.chosen[who, lesson] = f"several were handed in; {counts}"
-            wanted = {e.id: e.version for e in exercises(lesson)}
+            wanted = {e.id: version(e) for e in exercises(lesson)}
             graded = {} if self.regrade else self.book.graded(who, lesson, file.digest, isolated=self.isolated)
             todo = frozenset(id for id, version in wanted.items() if graded.get(id) != version)
             if todo:
-                seed = secrets.randbits(62) if self.seed is None else self.seed
+                seed = secrets.randbits(62) if self.seed is None else _drawn(self.seed, self.out)
                 yield Job(who, lesson, str(path), file.digest, file.cells, seed, todo)
             else:
                 self.kept += 1
@@ -215,6 +229,19 @@ class Work:
 def _told(path: Path, other: Path) -> str:
     """A file's name, with its folder where another has the same name."""
     return path.name if path.name != other.name else f"{path.parent.name}/{path.name}"
+
+
+def _drawn(seed: int, out: Path) -> int:
+    """What hidden inputs are drawn from, told a seed: trying seeds finds it for nobody without the key in `out`."""
+    path = out / "seed.key"
+    if not path.exists():
+        with contextlib.suppress(FileExistsError), open(path, "x", opener=_for_us) as file:
+            file.write(secrets.token_hex(32))
+    return int(hmac.new(path.read_bytes(), str(seed).encode(), "sha256").hexdigest()[:15], 16)
+
+
+def _for_us(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class _bar:
@@ -237,6 +264,7 @@ class _bar:
 
 def _summary(console: Console, standings, changes, work: Work, seconds: float) -> None:
     from lib.exercises.exercise import exercise
+    from lib.grading.cleaning import learner
 
     lessons: dict[str, list] = {}
     for standing in standings:
@@ -268,18 +296,26 @@ def _summary(console: Console, standings, changes, work: Work, seconds: float) -
         _say(console, f"Hard: {id}, {exercise(id).title}: {mean:.0%} of its points{why}")
 
     look = []
-    for report in (r for s in standings for r in s.reports):
-        for flag in report.flags:
-            where = f", line {flag.line}" if flag.line else ""
-            look.append(f"{report.learner}: {flag.exercise}{where}: {flag.what}")
-        look += [f"{report.learner}: {g.exercise}: {g.problem}" for g in report.grades if g.problem]
+    for standing in standings:  # a line each: nobody's flags hide another's
+        theirs = []
+        for report in standing.reports:
+            for flag in report.flags:
+                where = f", line {flag.line}" if flag.line else ""
+                theirs.append(f"{flag.exercise}{where}: {flag.what}")
+            theirs += [f"{g.exercise}: {g.problem}" for g in report.grades if g.problem]
+        if theirs:
+            more = f" (and {len(theirs) - 1} more)" if len(theirs) > 1 else ""
+            look.append(f"{standing.learner}: {theirs[0]}{more}")
     _list(console, "Worth a person's look", look)
     _list(console, "Changed by this run", [
         f"{c.learner}: {c.exercise} from {c.before.points} to {c.after.points} of {c.after.out_of}" for c in changes
     ])  # fmt: skip
     _list(console, "Replaced by a newer one", [f"{who}: {path.name}: {why}" for who, path, why in work.older])
+    left_out: dict[str, list[str]] = {}
+    for who, path, why in work.notes:
+        left_out.setdefault(who, []).append(why if learner(path.name) == who else f"{path.name}: {why}")
     _list(console, "Not graded", [
-        f"{who}: {why}" if path.name == who else f"{who}: {path.name}: {why}" for who, path, why in work.notes
+        f"{who}: {whys[0]}" + (f" (and {len(whys) - 1} more)" if whys[1:] else "") for who, whys in left_out.items()
     ])  # fmt: skip
     loose = sum(bool(s.unsandboxed) for s in standings)
     if loose:

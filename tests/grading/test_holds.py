@@ -1,0 +1,575 @@
+"""The judge holds: limits, runners, helpers, flags, writers. Whole submissions of these kinds are in tests/hostile."""
+
+import contextlib
+import os
+import re
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from lib.answers import reference_source
+from lib.errors import CourseError
+from lib.exercises.exercise import exercise, exercises
+from lib.exercises.result import Outcome
+from lib.exercises.verdict import AnswerError, Gone
+from lib.grading import exports, feedback, seccomp, wire
+from lib.grading import gradebook as module
+from lib.grading.account import Groups
+from lib.grading.gradebook import Gradebook, NotKept, Standing
+from lib.grading.grades import MOST_FLAGS, Flag, Grade, Report
+from lib.grading.held import TESTS, held, version
+from lib.grading.helper import TOO_MUCH, Helper
+from lib.grading.judge import judge
+from lib.grading.reading import Cell
+from lib.grading.rules import broken, concerning, suspicious
+from lib.grading.sandbox import Code, Limits, Sandbox, _modest
+from lib.sources.places import ROOT
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="namespaces are Linux's")
+LIMITS = Limits(wall=8, cpu=2, memory=2**30)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["kernel's account", "from /proc"])
+def box(request):
+    with Sandbox(LIMITS, groups=request.param) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module")
+def plain_box():
+    with Sandbox(LIMITS) as sandbox:
+        yield sandbox
+
+
+def f(box, body, *helpers):
+    return box.load(Code("f", f"def f(x=0):\n{body}", helpers))
+
+
+# --- limits ---
+
+HIDE = "    import ctypes, os, signal, time\n    libc = ctypes.CDLL(None)\n"
+
+
+@linux
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nRssAnon: 0", b") 0 0 0", b""], ids=range(4))
+def test_memory_is_counted_whatever_a_process_is_called(box, name):
+    body = HIDE + (
+        f"    for i in range(5):\n        if os.fork() == 0:\n            libc.prctl(15, {name!r}, 0, 0, 0)\n"
+        "            x = bytearray(b'x' * 4 * 10**8)\n            time.sleep(60)\n    time.sleep(60)"
+    )
+    with f(box, body) as answer, pytest.raises(Gone, match="more memory"):
+        answer()
+
+
+@linux
+def test_what_is_only_claimed_counts_as_well(box):
+    body = HIDE + (
+        "    libc.mmap.restype = ctypes.c_void_p\n    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, "
+        "*[ctypes.c_int] * 3, ctypes.c_long)\n    for i in range(8):\n        if os.fork() == 0:\n"
+        "            libc.mmap(None, 950_000_000, 0, 0x4022, -1, 0)\n            time.sleep(60)\n    time.sleep(60)"
+    )
+    with f(box, body) as answer, pytest.raises(Gone, match="more memory"):
+        answer()
+
+
+@linux
+@pytest.mark.parametrize("lives", [0.3, 0.03])
+@pytest.mark.parametrize("how", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "waits = True"])
+def test_computing_is_counted_whoever_reaps(box, lives, how):
+    body = HIDE + f"""    waits = False
+    {how}
+    began = time.monotonic()
+    while time.monotonic() - began < 7:
+        for _ in range(3):
+            try:
+                if os.fork() == 0:
+                    end = time.process_time() + {lives}
+                    while time.process_time() < end: pass
+                    os._exit(0)
+            except OSError: pass
+        time.sleep({lives})
+        try:
+            while waits and os.waitpid(-1, os.WNOHANG)[0]: pass
+        except OSError: pass
+    return 1"""
+    with f(box, body) as answer, pytest.raises(Gone, match=r"out of time|too many"):
+        answer()
+
+
+@linux
+def test_what_cannot_be_read_is_a_breach():
+    """The keeper's own code, told that /proc fails it."""
+    sys.path.insert(0, str(ROOT / "lib/grading"))
+    try:
+        import warm
+    finally:
+        sys.path.pop(0)
+    running = object.__new__(warm.Running)
+    running.isolated, running.why, running.account, running.base, running.size = True, "", None, 0, 0
+    running.limits, killed = {"memory": 1, "disk": 1, "processes": 9, "cpu": 9}, []
+    running._kill = killed.append
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warm, "_others", lambda spared: [1])
+        patch.setattr(warm, "_memory", lambda pid: (_ for _ in ()).throw(PermissionError(13, "no")))
+        running.watch([])
+    assert running.why.startswith("unread") and killed
+
+
+@linux
+def test_who_counts_is_said_and_nothing_of_it_is_left(tmp_path):
+    with Sandbox(LIMITS) as sandbox:
+        account = sandbox.account
+        assert account.startswith(("cgroup v", "from /proc (cgroup v2:"))
+        if account.startswith("cgroup"):
+            places = [place for group in sandbox._groups.sets for place in group.places]
+            with f(sandbox, "    return 1") as answer:
+                assert answer() == 1 and any((place / "cgroup.procs").read_text() for place in places)
+    if account.startswith("cgroup"):
+        assert not [place for place in places if place.exists()]
+    nowhere = Groups(2**30, 32, root=tmp_path)
+    assert nowhere.sets == [] and nowhere.tried == "cgroup v2: not mounted; cgroup v1: no controller cpuacct"
+
+
+def test_a_delegated_group_is_found_above_one_that_has_processes(tmp_path):
+    """cgroup v2 as systemd lays it out for a user, in a folder that only looks like it."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/user/app/shell\n")
+    (tmp_path / "root/user/app/shell").mkdir(parents=True)
+    (tmp_path / "root/cgroup.controllers").write_text("cpu memory pids")
+    mkdir = Path.mkdir
+
+    def made(self, *args, **kwargs):
+        mkdir(self, *args, **kwargs)
+        if self.name.startswith("course-grade"):
+            (self / "cgroup.controllers").write_text("memory pids" if self.parent.name == "app" else "")
+
+    def removed(self):
+        for file in self.iterdir():
+            file.unlink()
+        os.rmdir(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "mkdir", made)
+        patch.setattr(Path, "rmdir", removed)
+        groups = Groups(2**30, 32, tmp_path / "root", tmp_path / "proc")
+        assert groups.tried == "cgroup v2" and {p.parent.name for g in groups.sets for p in g.places} == {"app"}
+        assert (groups.sets[0].places[0] / "memory.max").read_text() == str(2**30)
+        groups.remove()
+    assert [p.name for p in (tmp_path / "root/user/app").iterdir()] == ["shell"]
+
+
+# --- after an order that went wrong ---
+
+
+class Full(BaseException):
+    """As when the judge's own stack is full."""
+
+
+@linux
+@pytest.mark.parametrize("where", ["_told", "_tell", "_prepare"])
+def test_after_an_order_gone_wrong_the_next_answer_has_its_own_runner(plain_box, monkeypatch, where):
+    answer = f(plain_box, "    return 1")
+    assert answer() == 1
+    kept = getattr(Sandbox, where)
+
+    def full(self, *args):
+        monkeypatch.setattr(Sandbox, where, kept)
+        raise Full
+
+    keeper = plain_box._process.pid
+    if where == "_prepare":
+        answer.close()
+        monkeypatch.setattr(Sandbox, where, full)
+        with pytest.raises(Full):
+            f(plain_box, "    return 1")
+    else:
+        monkeypatch.setattr(Sandbox, where, full)
+        with pytest.raises(Full):
+            answer.close()
+    with f(plain_box, "    import os\n    return [os.getpid(), len(os.listdir('/tmp'))]") as other:
+        assert other()[0] == 1
+    assert plain_box._process.pid != keeper, "nothing of the other is beside it"
+    with f(plain_box, "    while True: pass") as endless, pytest.raises(Gone, match="computes"):
+        endless()  # its own limits, not what the other had left
+    assert len(psutil.Process(plain_box._process.pid).children(recursive=True)) <= 3
+
+
+@linux
+def test_an_order_of_another_number_ends_the_warm_process(plain_box):
+    plain_box._told()
+    plain_box._tell({"do": "end", "number": 10**6, "gone": False})
+    assert plain_box._told() is None
+    with f(plain_box, "    return 5") as answer:
+        assert answer() == 5
+
+
+# --- functions of ours, called by an answer ---
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [object()],
+        ["x" * 30_000],
+        [[[]] * 20_000],
+        [2**70],
+        [{i: i for i in range(6000)}],
+        [torch.zeros(2**21)],
+        [torch.zeros(2000, 1), torch.zeros(1, 2000)],
+        [lambda: 1],
+        [b"x"],
+        [{"a": [object()]}],
+        ["x" * 15_000] * 2,
+    ],
+    ids=range(11),
+)
+def test_arguments_of_all_kinds_have_a_size(value):
+    with pytest.raises(ValueError, match="the grader's functions take"):
+        _modest(value)
+
+
+def test_modest_arguments_pass():
+    _modest([1, 2.5, None, True, "text", [1, (2, {"a": torch.zeros(64, 64)})], -(2**60)])
+
+
+@linux
+def test_no_object_of_the_answers_and_no_call_within_a_call(plain_box):
+    asked = []
+
+    def ours(*args):
+        asked.append(args)
+        return len(args)
+
+    with f(
+        plain_box, "    class A: pass\n    try: return x(A())\n    except RuntimeError as error: return str(error)"
+    ) as answer:
+        assert "plain values" in answer(ours) and not asked
+    with f(plain_box, "    return x(1) if callable(x) else x") as answer:
+
+        def within(n):
+            return answer(n)
+
+        with pytest.raises(AnswerError, match="a call within a call"):
+            answer(within)
+        assert answer(3) == 3
+
+
+@linux
+def test_what_a_function_of_ours_returns_has_a_size_too(plain_box):
+    with f(plain_box, "    try: return x()\n    except RuntimeError as error: return 'told: ' + str(error)") as answer:
+        assert "far larger" in answer(lambda: torch.zeros(wire.MOST_NUMBERS))
+        assert answer(lambda: 5) == 5
+
+
+@linux
+@pytest.mark.parametrize(
+    "what",
+    [
+        "bytearray(3 * 2**30)",
+        "time.sleep(10**6)",
+        "[0 for _ in iter(int, 1)]",
+        "os.abort()",
+        "os._exit(0)",
+        "ctypes.string_at(0)",
+    ],
+)
+def test_a_helper_that_passes_a_limit_costs_one_result(what, monkeypatch):
+    import ctypes
+
+    assert ctypes
+    with Sandbox(Limits(wall=2, cpu=1)) as box:
+        monkeypatch.setattr("lib.grading.helper.SLACK", 1.0)
+        began = time.monotonic()
+        got = Helper().run(box, lambda lent: eval(what, {"time": time, "os": os, "ctypes": ctypes}))
+        assert got == (None, TOO_MUCH) and time.monotonic() - began < 6
+        assert Helper().run(box, lambda lent: 7) == (7, "")
+
+        def asks(lent):
+            with f(lent, "    return x + 1") as answer:
+                return answer(1)
+
+        assert Helper().run(box, asks) == (2, "")
+        with f(box, "    return 4") as answer:
+            assert answer() == 4
+
+
+@linux
+@pytest.mark.parametrize("id", ["02.catches_peeking", "04.pre_norm_block"])
+def test_checks_that_hand_out_functions_run_in_a_helper(plain_box, id):
+    cells = (Cell(reference_source(id), id.replace(".", "-")),)
+    ran = []
+
+    class Noting(Helper):
+        def run(self, *args):
+            ran.append(id)
+            return super().run(*args)
+
+    for _ in range(2):
+        report = judge(cells, "x", id[:2], "", "", plain_box, 1, frozenset({id}), helper=Noting())
+        assert report.points == report.out_of and not report.flags
+    assert len(ran) == 2
+
+
+# --- what was not read, and what is ready made ---
+
+
+def flags_of(id, source, helpers=()):
+    return [flag.what for flag in broken(exercise(id), source, helpers)]
+
+
+def test_a_comparison_beside_the_answer_is_no_use():
+    source = reference_source("02.attention")
+    beside = (
+        "q = torch.randn(2, 3)\nprint(attention(q, q, q) - F.scaled_dot_product_attention(q, q, q))\nbest = F.rms_norm"
+    )
+    assert flags_of("02.attention", f"{source}\n{beside}") == []
+    for inside in (
+        "kept = [F.scaled_dot_product_attention]",
+        "kept = []\nkept.append(F.scaled_dot_product_attention)",
+        "kept = {}\nkept['x'] = F.scaled_dot_product_attention",
+        "class kept: pass\nkept.f = F._scaled_dot_product_attention_math",
+        "for kept in [F.scaled_dot_product_attention]: pass",
+        "with x as kept: kept = F.scaled_dot_product_attention",
+    ):
+        used = f"{inside}\ndef attention(q, k, v, mask=None):\n    return kept[0](q, k, v)"
+        assert len(flags_of("02.attention", used)) == 1, inside
+
+
+def test_flags_are_summed_up():
+    many = "class a: attention = None\ndef attention(q, k, v):\n" + "    a.attention\n" * 5000
+    assert flags_of("02.attention", many) == ["uses `a.attention`, ready made (and on 4999 more lines)"]
+    modules = "".join(f"from lib.grading.x{i} import y\nimport os as o{i}\n" for i in range(3000))
+    assert len(suspicious(exercise("02.attention"), modules)) == 2
+    report = Report("a", "02", "p", "d", flags=tuple(Flag("02.attention", f"{i}") for i in range(10_000)))
+    assert len(report.flags) == MOST_FLAGS and "9961 more" in report.flags[-1].what
+
+
+def test_what_concerns_an_answer():
+    import ast
+
+    source = "import os\na = 1\nb = a\ndef f(): return b\nc = f()\nf.x = c\nb += 1"
+    assert [s.lineno for s in concerning(ast.parse(source).body, "f")] == [2, 3, 4, 5, 6, 7]
+    assert [s.lineno for s in concerning(ast.parse(source).body, "b")] == [2, 3, 7]
+
+
+@linux
+@pytest.mark.parametrize(
+    "id, source, name",
+    [
+        (
+            "02.attention",
+            "import lib.attention as A\ndef attention(q, k, v, mask=None):\n"
+            "    return vars(A)['atten' + 'tion'](q, k, v, mask)",
+            "lib.attention.attention",
+        ),
+        (
+            "04.rms_norm",
+            "import lib.transformer as A\ndef rms_norm(x, w, eps):\n"
+            "    return A.make_norm and A.__dict__['rms' + '_norm'](x, w, eps)",
+            "lib.transformer.rms_norm",
+        ),
+        (
+            "02.attention",
+            "def attention(q, k, v, mask=None):\n"
+            "    return getattr(F, 'scaled_dot_product' + '_attention')(q, k, v, mask)",
+            "torch.scaled_dot_product_attention",
+        ),
+        (
+            "04.rms_norm",
+            "def rms_norm(x, w, eps):\n    return getattr(F, 'rms' + '_norm')(x, w.shape, w, eps)",
+            "torch.rms_norm",
+        ),
+        (
+            "05.cross_entropy",
+            "def cross_entropy(l, t):\n"
+            "    return getattr(F, 'nll' '_loss')(l.log_softmax(-1).flatten(0, -2), t.flatten())",
+            "torch.nll_loss",
+        ),
+        (
+            "03.split_heads",
+            "import lib.attention as A\ndef split_heads(x, n):\n"
+            "    return [f for n, f in vars(A).items() if n[:6] == 'split_'][0](x, n)",
+            "lib.attention.split_heads",
+        ),
+    ],
+    ids=range(6),
+)
+def test_what_is_ready_made_is_seen_as_it_runs(plain_box, id, source, name):
+    e = exercise(id)
+    with plain_box.load(Code(e.name, source), e.ready, (*e.forbidden, e.name)) as answer:
+        with contextlib.suppress(AnswerError, Gone):
+            answer(
+                *{
+                    "02.attention": [torch.zeros(2, 3)] * 3,
+                    "04.rms_norm": [torch.ones(2, 4), torch.ones(4), 1e-5],
+                    "05.cross_entropy": [torch.zeros(2, 5), torch.zeros(2, dtype=torch.long)],
+                    "03.split_heads": [torch.zeros(1, 2, 4), 2],
+                }[id]
+            )
+        assert answer.uses[name] == len(source.splitlines())
+
+
+@linux
+def test_a_try_out_is_not_seen_and_changes_nothing(plain_box):
+    source = (
+        "import lib.attention as A\nx = torch.ones(2, 3)\n"
+        "tried = A.attention(x, x, x), F.scaled_dot_product_attention(x, x, x)\n"
+        "def attention(q, k, v, mask=None):\n    return tried[0]"
+    )
+    e = exercise("02.attention")
+    with plain_box.load(Code(e.name, source), e.ready, e.forbidden) as answer:
+        assert torch.equal(answer(*[torch.ones(2, 3)] * 3), torch.ones(2, 3)) and answer.uses == {}
+
+
+def test_every_ready_made_thing_is_there():
+    import importlib
+
+    for e in exercises():
+        for name in e.ready:
+            place, _, thing = name.rpartition(".")
+            assert hasattr(importlib.import_module(place), thing), (e.id, name)
+
+
+@linux
+def test_the_sandbox_knows_nothing_of_the_seed(plain_box):
+    cells = (Cell("def causal_mask(n):\n    raise ValueError(str(torch.initial_seed()))", "02-causal_mask"),)
+    said = {
+        judge(cells, "x", "02", "", "", plain_box, seed, frozenset({"02.causal_mask"})).grades[0].outcomes
+        for seed in (7, 2025)
+    }
+    assert len(said) == 1
+
+
+def test_a_told_seed_is_mixed_with_a_key_of_the_graders(tmp_path):
+    from lib.course.commands.grade import _drawn
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir(), other.mkdir()
+    assert _drawn(7, one) == _drawn(7, one) != _drawn(8, one) and _drawn(7, one) != _drawn(7, other)
+    assert (one / "seed.key").stat().st_mode & 0o777 == 0o600
+
+
+# --- points ---
+
+
+@pytest.mark.parametrize("id", TESTS)
+def test_what_is_held_back_is_told_right_by_the_reference(id):
+    from lib.answers import load
+    from lib.exercises.result import evaluate
+
+    e = exercise(id)
+    for seed in range(8):
+        result = evaluate(e, load(reference_source(id), e.name), seed, held(e))
+        assert result.points == e.points, (seed, result.first_failure)
+    assert version(e) != e.version
+    for always in (True, False):
+        assert evaluate(e, lambda *_, always=always: always, 1, held(e)).points == 0
+
+
+# --- what is written ---
+
+
+def test_nobodys_entry_costs_the_others_theirs(tmp_path, monkeypatch):
+    good = Standing("ann", (Report("ann", "02", "p", "d", grades=(Grade("02.causal_mask", "v", 3, 3, True),)),))
+    bad = replace(good, learner="bad")
+    for what in ("gradescope_json", "grades_csv"):
+        kept = getattr(exports, what)
+
+        def stumbles(s, kept=kept):
+            if "bad" in str(s) and "cannot be written" not in str(s):
+                raise ValueError("no")
+            return kept(s)
+
+        monkeypatch.setattr(exports, what, stumbles)
+        exports.write([good, bad], tmp_path)
+        assert (
+            '"ann"' in (tmp_path / "grades.json").read_text()
+            and "person should look" in (tmp_path / "grades.csv").read_text()
+        )
+        monkeypatch.setattr(exports, what, kept)
+    kept = feedback._lesson
+    monkeypatch.setattr(
+        feedback, "_lesson", lambda r, s, k: 1 / 0 if s.learner == "bad" and not r.problem else kept(r, s, k)
+    )
+    pages = [path.read_text() for path in feedback.write([good, bad], tmp_path / "pages")]
+    assert "3 of 3" in pages[0] and "cannot be shown" in pages[1]
+
+
+def test_what_no_database_takes_costs_its_entry(tmp_path, monkeypatch):
+    with Gradebook(tmp_path / "grades.db") as book:
+        kept = Gradebook._write
+
+        def refuses(self, report):
+            if report.grades:
+                raise NotKept("too large")
+            kept(self, report)
+
+        monkeypatch.setattr(Gradebook, "_write", refuses)
+        assert "cannot be kept" in book.write(
+            Report("ann", "02", "p", "d", grades=(Grade("02.causal_mask", "v", 3, 3, True),))
+        )
+        monkeypatch.undo()
+        assert "cannot be kept" in book.standings()[0].reports[0].problem
+        monkeypatch.setattr(Gradebook, "_write", lambda *_: (_ for _ in ()).throw(CourseError("disk full")))
+        with pytest.raises(CourseError, match="disk full"):
+            book.write(Report("ann", "02", "p", "d"))
+    assert module.ITS_OWN
+
+
+def test_only_lessons_of_ours_make_columns():
+    strange = Standing("ann", (Report("ann", "31", "p", "d", problem="no JSON"), Report("ann", "02", "p", "e")))
+    assert list(exports.lesson_exercises([strange])) == ["02"]
+    assert "31" not in exports.canvas_csv([strange]).splitlines()[0]
+
+
+def test_a_call_newer_than_the_list_is_refused():
+    import struct
+
+    for machine in ("x86_64", "aarch64"):
+        code = seccomp.program(machine)
+        lines = [struct.unpack("HBBI", code[i : i + 8]) for i in range(0, len(code), 8)]
+
+        def answer(number, argument=0, lines=lines, machine=machine):
+            at, value = 0, 0
+            while True:
+                what, yes, no, k = lines[at]
+                at += 1
+                if what == seccomp.LOAD:
+                    value = {seccomp.NUMBER: number, seccomp.MACHINE: seccomp.ARCH[machine]}.get(k, argument)
+                elif what == seccomp.RETURN:
+                    return k
+                else:
+                    holds = {seccomp.JEQ: value == k, seccomp.JGE: value >= k, seccomp.JSET: bool(value & k)}[what]
+                    at += yes if holds else no
+
+        assert answer(seccomp.REVIEWED) == answer(0) == seccomp.ALLOW
+        for number in (seccomp.REVIEWED + 1, 467, 500, 2**20, *seccomp.CALLS[machine].values()):
+            if number not in (seccomp.CALLS[machine]["clone"],):
+                assert answer(number) != seccomp.ALLOW, number
+
+
+# --- the threat model ---
+
+
+def test_each_sentence_of_the_threat_model_names_a_test_that_is_there():
+    text = (ROOT / "docs/grading.md").read_text(encoding="utf-8").partition("## Threat model")[2]
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| against", "|---"))]
+    assert len(rows) >= 12
+    for row in rows:
+        assert re.search(r"`test_\w+`", row), row
+    for name in set(re.findall(r"`(test_\w+)`", text)):
+        there = [
+            path for path in (ROOT / "tests").rglob("test_*.py") if f"def {name}(" in path.read_text(encoding="utf-8")
+        ]
+        assert there, name
+
+
+def test_outcomes_and_results_say_what_is_withheld():
+    held_ = Outcome("a", 0, 1, "m", withheld=True)
+    grade = Grade("02.causal_mask", "v", 0, 3, True, (held_, Outcome("b", 0, 2, "why")))
+    assert grade.first_failure.message == "why"
