@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +65,10 @@ def threads(n: int) -> Iterator[None]:
 
 def spare_cores(device: torch.device) -> int:
     """How many cores the 135M model may keep busy: OMP_NUM_THREADS, else two at most; one beside a GPU."""
-    return int(os.environ.get("OMP_NUM_THREADS") or min(2, os.cpu_count() or 1)) if device.type == "cpu" else 1
+    if device.type != "cpu":
+        return 1
+    asked = re.match(r"\s*([1-9]\d{0,3})(?!\d)", os.environ.get("OMP_NUM_THREADS", ""))  # "4,2" is for nested teams
+    return int(asked[1]) if asked else min(2, os.cpu_count() or 1)
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 5, of=statistics.median) -> float:

@@ -12,6 +12,7 @@ from lib import device as device_module
 from lib.device import (
     ceilings,
     describe,
+    generator,
     pick_device,
     resolve_preset,
     seconds,
@@ -98,6 +99,21 @@ def test_the_report(monkeypatch):
 def test_a_device_that_is_not_there(name, says):
     with pytest.raises(CourseError, match=says):
         pick_device(name)
+
+
+@pytest.mark.parametrize(("said", "cores"), [("3", 3), (" 4,2", 4), ("", None), ("x", None), ("0", None), ("-1", None),
+                                             ("9" * 30, None)])  # fmt: skip
+def test_cores_that_may_be_kept_busy(monkeypatch, said, cores):
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert spare_cores(torch.device("cpu")) == cores or (cores is None and spare_cores(torch.device("cpu")) in (1, 2))
+    assert spare_cores(torch.device("meta")) == 1
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 10**40, "7", None])
+def test_a_seed_that_is_no_number_of_64_bits(seed):
+    with pytest.raises(CourseError, match="a seed is a whole number of at most 64 bits"):
+        generator(seed)
+    assert generator(2**64 - 1).initial_seed() == 2**64 - 1 and generator(-1).initial_seed() == 2**64 - 1
 
 
 def test_threads_are_put_back():

@@ -28,7 +28,13 @@ class Group(click.Group):
         return sorted(self.places)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return getattr(importlib.import_module(self.places[name]), name) if name in self.places else None
+        if name not in self.places:
+            return None
+        command = getattr(importlib.import_module(self.places[name]), name)
+        for parameter in command.params:
+            if isinstance(parameter.type, click.FloatRange):
+                parameter.callback = _number
+        return command
 
     def make_context(self, *given: Any, **options: Any) -> click.Context:
         with _heard():
@@ -37,6 +43,13 @@ class Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _heard():
             return super().invoke(ctx)
+
+
+def _number(ctx: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """NaN lies in every range, since it compares with nothing."""
+    if value is not None and value != value:
+        raise click.BadParameter(f"{value} is not a number", ctx, parameter)
+    return value
 
 
 class Unheard(Exception):
@@ -152,6 +165,7 @@ def _command(arguments: list[str]) -> str:
 
 def _complain(message: str) -> int:
     with contextlib.suppress(OSError):  # nobody there to tell
-        short = re.sub(r"(\S{200})\S{300,}", r"\1…", " ".join(message.split()))  # nobody reads a megabyte
+        plain = re.sub(r"\[Errno \d+\] ", "", " ".join(message.split()))
+        short = re.sub(r"(\S{200})\S{300,}", r"\1…", plain)  # nobody reads a megabyte
         click.echo(f"course: {short}", err=True)
     return 2

@@ -179,7 +179,7 @@ def _probability(sure: float | None) -> float | object | None:
 
 def _threads() -> int:
     text = os.environ.get("COURSE_THREADS", "1")
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > 4 or int(text) < 1:
         raise CourseError(f"COURSE_THREADS={text!r} is not a number of threads; unset it or use 1")
     return int(text)
 

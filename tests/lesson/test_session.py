@@ -50,6 +50,9 @@ def test_threads_can_be_asked_for(lesson, monkeypatch):
     monkeypatch.setenv("COURSE_THREADS", "2")
     session.start("02", "cpu")
     assert torch.get_num_threads() == 2
+    monkeypatch.setenv("COURSE_THREADS", "9" * 25)
+    with pytest.raises(CourseError, match="COURSE_THREADS='9"):
+        session.start("02", "cpu")
     monkeypatch.setenv("COURSE_THREADS", "many")
     with pytest.raises(CourseError, match="COURSE_THREADS='many'"):
         session.start("02", "cpu")

@@ -37,7 +37,7 @@ VARIABLE = "COURSE_SERVE_TOKEN"
               help="Longest time for one answer, waiting included (504 beyond).")
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN",
               help="Whose pages may speak to it in a browser, as https://app.example; * for all; default: its own.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+@click.option("--threads", type=click.IntRange(1, 4096), default=1, show_default=True, metavar="N",
               help="CPU threads to compute on.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or mps.")
 def serve(

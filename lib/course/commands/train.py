@@ -44,7 +44,7 @@ from lib.sources.places import ROOT
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]))
 @click.option("--compile/--no-compile", default=None, help="Through torch.compile; the first step is slow.")
 @click.option("--device", metavar="NAME", help="cpu, cuda or mps; default: the CPU, under preset gpu what there is.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1, for large models all cores.")
+@click.option("--threads", type=click.IntRange(1, 4096), help="CPU threads; default: 1, for large models all cores.")
 @click.option("--seed", type=click.IntRange(0), help="Starting weights, batches and dropout; default: 0.")
 def train(text: Path | None, out: Path, resume: bool, shard: bool, **given: Any) -> int:
     """Train a transformer on a text, and watch it learn.
