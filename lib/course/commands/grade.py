@@ -235,6 +235,7 @@ def _drawn(seed: int, out: Path) -> int:
     """What hidden inputs are drawn from, told a seed: trying seeds finds it for nobody without the key in `out`."""
     path = out / "seed.key"
     if not path.exists():
+        out.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError), open(path, "x", opener=_for_us) as file:
             file.write(secrets.token_hex(32))
     return int(hmac.new(path.read_bytes(), str(seed).encode(), "sha256").hexdigest()[:15], 16)
