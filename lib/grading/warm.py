@@ -14,6 +14,7 @@ import ast
 import contextlib
 import ctypes
 import gc
+import importlib
 import inspect
 import json
 import os
@@ -464,6 +465,9 @@ class Seen:
         for name in modules:
             if name in sys.modules:
                 self._watch(sys.modules[name])
+        if any(name.startswith("lib.") for name in modules):
+            with contextlib.suppress(ImportError):
+                importlib.import_module("lib")  # its own importer asks to be first, so before ours
         if modules:
             sys.meta_path.insert(0, self)
 

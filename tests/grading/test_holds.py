@@ -1,6 +1,7 @@
 """The judge holds: limits, runners, helpers, flags, writers. Whole submissions of these kinds are in tests/hostile."""
 
 import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from lib.answers import reference_source
 from lib.errors import CourseError
+from lib.exercises import standing
 from lib.exercises.exercise import exercise, exercises
 from lib.exercises.result import Outcome
 from lib.exercises.verdict import AnswerError, Gone
@@ -26,7 +28,7 @@ from lib.grading.held import TESTS, held, version
 from lib.grading.helper import TOO_MUCH, Helper
 from lib.grading.judge import judge
 from lib.grading.reading import Cell
-from lib.grading.rules import broken, concerning, suspicious
+from lib.grading.rules import broken, suspicious
 from lib.grading.sandbox import Code, Limits, Sandbox, _modest
 from lib.sources.places import ROOT
 
@@ -78,27 +80,30 @@ def test_what_is_only_claimed_counts_as_well(box):
 
 
 @linux
+@pytest.mark.parametrize("groups", [True, False], ids=["kernel's account", "from /proc"])
 @pytest.mark.parametrize("lives", [0.3, 0.03])
 @pytest.mark.parametrize("how", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "waits = True"])
-def test_computing_is_counted_whoever_reaps(box, lives, how):
-    body = HIDE + f"""    waits = False
+def test_computing_is_counted_whoever_reaps(groups, lives, how):
+    """Until four times has been computed of what may be, however long that takes on a busy machine."""
+    body = HIDE + f"""    waits, begun = False, 0
     {how}
-    began = time.monotonic()
-    while time.monotonic() - began < 7:
+    while begun * {lives} < 8:
         for _ in range(3):
             try:
                 if os.fork() == 0:
                     end = time.process_time() + {lives}
                     while time.process_time() < end: pass
                     os._exit(0)
+                begun += 1
             except OSError: pass
         time.sleep({lives})
         try:
             while waits and os.waitpid(-1, os.WNOHANG)[0]: pass
         except OSError: pass
     return 1"""
-    with f(box, body) as answer, pytest.raises(Gone, match=r"out of time|too many"):
-        answer()
+    with Sandbox(dataclasses.replace(LIMITS, wall=120), groups=groups) as box, f(box, body) as answer:
+        with pytest.raises(Gone, match=r"out of time|too many"):
+            answer()
 
 
 @linux
@@ -318,8 +323,9 @@ def test_checks_that_hand_out_functions_run_in_a_helper(plain_box, id):
 # --- what was not read, and what is ready made ---
 
 
-def flags_of(id, source, helpers=()):
-    return [flag.what for flag in broken(exercise(id), source, helpers)]
+def flags_of(id, source):
+    found = standing.answer([(source, id.replace(".", "-"))], exercise(id))
+    return [flag.what for flag in broken(exercise(id), found.reached)]
 
 
 def test_a_comparison_beside_the_answer_is_no_use():
@@ -341,20 +347,13 @@ def test_a_comparison_beside_the_answer_is_no_use():
 
 
 def test_flags_are_summed_up():
-    many = "class a: attention = None\ndef attention(q, k, v):\n" + "    a.attention\n" * 5000
-    assert flags_of("02.attention", many) == ["uses `a.attention`, ready made (and on 4999 more lines)"]
+    many = "def attention(q, k, v):\n" + "    F.scaled_dot_product_attention\n" * 5000
+    [told] = flags_of("02.attention", many)
+    assert told == "uses `scaled_dot_product_attention`, which the exercise asks to write (and on 4999 more lines)"
     modules = "".join(f"from lib.grading.x{i} import y\nimport os as o{i}\n" for i in range(3000))
     assert len(suspicious(exercise("02.attention"), modules)) == 2
     report = Report("a", "02", "p", "d", flags=tuple(Flag("02.attention", f"{i}") for i in range(10_000)))
     assert len(report.flags) == MOST_FLAGS and "9961 more" in report.flags[-1].what
-
-
-def test_what_concerns_an_answer():
-    import ast
-
-    source = "import os\na = 1\nb = a\ndef f(): return b\nc = f()\nf.x = c\nb += 1"
-    assert [s.lineno for s in concerning(ast.parse(source).body, "f")] == [2, 3, 4, 5, 6, 7]
-    assert [s.lineno for s in concerning(ast.parse(source).body, "b")] == [2, 3, 7]
 
 
 @linux
