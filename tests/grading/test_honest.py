@@ -181,7 +181,7 @@ def test_use_reads_as_the_grader_does(name):
 
 MISSING = {
     "a name of nowhere": (HELPED.format("nowhere == 3"), (), "needs `nowhere`, which no cell above its check defines"),
-    "a name of further down": (HELPED.format("late == 3"), ("late = 3",), "needs `late`, which no cell above its check"),
+    "a name of further down": (HELPED.format("late == 3"), ("late = 3",), "needs `late`, which only a cell below its check"),
 }
 
 
@@ -226,7 +226,9 @@ def test_a_call_of_the_library_from_the_answer_itself_is_told_and_costs_only_if_
     assert graded(found, sandbox, rules_cost=True)["points"] == {id: 0}
 
 
-HANDED_ON = ["from lib.attention import attention", "import lib.attention\nattention = lib.attention.attention",
+HANDED_ON = ["from lib.attention import attention",
+             "from lib.attention import attention as a\ndef help(*x):\n    return a(*x)\ndef attention(q, k, v, mask=None):\n    return help(q, k, v, mask)",
+             "import lib.attention\nattention = lib.attention.attention",
              "from lib.attention import attention as a\nattention = lambda *x: a(*x)",
              "import functools, lib.attention\nattention = functools.partial(lib.attention.attention)",
              'def attention(q, k, v, mask=None):\n    "mine"\n    from lib.attention import attention\n    return attention(q, k, v, mask)']
