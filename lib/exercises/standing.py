@@ -16,6 +16,9 @@ from lib.exercises.reach import Program, Reach, lean, now, surely, touched
 
 GRADE_ID = re.compile(r"(\d\d)-([a-z][a-z0-9_]*)(-prompt|-check)?")
 
+LATE = -1  # the number of the cell of statements that ran before all, although they stand below the check
+MOST_LATE = 9  # steps in the search for them
+
 
 def place(grade_id: str) -> tuple[str, str] | None:
     """(exercise id, role) that a grade_id names; None for any other."""
@@ -80,6 +83,7 @@ class _Notebook:
         self.own = [i for i, (_, grade_id) in enumerate(cells) if grade_id == key]
         self.checks = [i for i, (_, grade_id) in enumerate(cells) if grade_id == f"{key}-check"]
         self.parsed = [parse(source) for source, _ in cells]
+        self.late: list[str] = []  # names that the answer needs and only cells below its check give
         # A cell of another exercise is where this answer stands only if its own says nothing.
         self.silent = all(not self.parsed[i] and _only_comments(cells[i][0]) for i in self.own)
 
@@ -160,7 +164,24 @@ class _Notebook:
         givers = [program[i] for i in found.chosen if self.name in touched(program[i].node)]
         if not givers or all(stub(s.node) for s in givers):
             return None
-        return program, found
+        return self._with_later(program, found)
+
+    def _with_later(self, program: list[_At], found: Reach) -> tuple[list[_At], Reach]:
+        """What no cell above the check gives is taken from below it: somebody has run those cells first."""
+        used = {id(s.node) for s in program}
+        rest = [s for s in self._statements() if id(s.node) not in used and self.name not in touched(s.node)]
+        late: set[int] = set()
+        for _ in range(MOST_LATE):
+            new = {n for n, s in enumerate(rest) if n not in late and touched(s.node) & found.missing}
+            if not new:
+                break
+            late |= new
+            first = [_At(rest[n].node, LATE, n) for n in sorted(late)]
+            found = Program([s.node for s in [*first, *program]]).reach(self.name)
+        if not late:
+            return program, found
+        self.late = sorted({name for n in late for name in surely(rest[n].node)} & found.names)
+        return [*(_At(rest[n].node, LATE, n) for n in sorted(late)), *program], found
 
     def _nothing(self) -> Answer:
         """What to say where no answer stands."""
@@ -205,6 +226,7 @@ class _Notebook:
         copies = [i for i in self.own if i <= end[0] and any(self.name in touched(s) for s in self.parsed[i])]
         notes = ("several cells have this exercise's id",) if len(copies) > 1 else ()
         notes += () if main.cell in self.own or made_up else ("the answer stands in a cell of its own",)
+        notes += tuple(f"needs `{name}`, which only a cell below its check defines" for name in self.late[:5])
         if not found.whole:
             notes += ("it is too tangled to find all that it needs",)
         futures = [unparsed(s.node) for s in program if isinstance(s.node, ast.ImportFrom)
@@ -217,7 +239,7 @@ class _Notebook:
         return Answer(code, notes, reached=reached, missing=tuple(sorted(found.missing)))
 
     def _made_up(self, s: _At) -> bool:
-        body = self.parsed[s.cell]
+        body = self.parsed[s.cell] if s.cell != LATE else [s.node] * (s.number + 1)
         return s.number >= len(body) or body[s.number] is not s.node
 
     def _upto(self, source: str, cell: int, end: tuple[int, int]) -> str:

@@ -593,15 +593,17 @@ def _define(order: dict) -> dict:
 class _Cells:
     """Cells of a notebook, run as IPython runs them: statement by statement, `await` allowed, __future__ kept."""
 
+    exec, eval, compile = staticmethod(exec), staticmethod(eval), staticmethod(compile)  # a cell may replace them
+
     def __init__(self, namespace: dict):
         self.namespace, self.flags, self.loop = namespace, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None
 
     def run(self, source: str, name: str, loose: frozenset[int] = frozenset()) -> None:
         """loose: lines where statements begin that may fail."""
-        tree = compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+        tree = self.compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, dont_inherit=True)
         for statement in tree.body:
             try:
-                self._run(compile(ast.Module([statement], []), name, "exec", self.flags, dont_inherit=True))
+                self._run(self.compile(ast.Module([statement], []), name, "exec", self.flags, dont_inherit=True))
             except (Exception, SystemExit, KeyboardInterrupt):
                 if statement.lineno not in loose:
                     raise
@@ -609,12 +611,12 @@ class _Cells:
     def _run(self, code) -> None:
         self.flags |= code.co_flags & FUTURE
         if not code.co_flags & inspect.CO_COROUTINE:
-            exec(code, self.namespace)
+            self.exec(code, self.namespace)
             return
         import asyncio
 
         self.loop = self.loop or asyncio.new_event_loop()
-        self.loop.run_until_complete(eval(code, self.namespace))
+        self.loop.run_until_complete(self.eval(code, self.namespace))
 
 
 FUTURE = sum(getattr(__future__, name).compiler_flag for name in ("annotations", "barry_as_FLUFL"))

@@ -107,3 +107,12 @@ def test_a_stub_of_another_exercise_gives_nothing_but_what_stands_beside_it_does
     cells = [(stub + "\nhelper = 3", "02-attention"), (GOOD + " + attention", KEY), CHECK]
     found = answer(cells, MASK)
     assert found.code.helpers == ("helper = 3",) and found.missing == ("attention",)
+
+
+def test_what_only_cells_below_the_check_give_is_taken_from_there_and_told():
+    cells = [(GOOD, KEY), CHECK, ("def helper(n): return tri(n) > size", ""), ("from numpy import tri\nsize = 1\nprint(2)", "")]
+    found = answer(cells, MASK)
+    assert found.code.helpers == ("def helper(n):\n    return tri(n) > size", "from numpy import tri", "size = 1")
+    assert found.notes == tuple(f"needs `{n}`, which only a cell below its check defines" for n in ("helper", "size", "tri"))
+    above = answer([("size = 0", ""), *cells], MASK)
+    assert "size = 0" in above.code.helpers and "size = 1" not in above.code.helpers

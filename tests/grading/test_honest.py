@@ -45,7 +45,15 @@ def of(source, *above, below=(), copies=(), under=(), between=(), id="02.causal_
 
 
 def merges(source):
-    return "01.apply_merges", lambda nb: answer_cell(nb, "01.merge").__setitem__("source", source)
+    """The answer to one exercise calls that to another."""
+
+    def edit(nb):
+        answer_cell(nb, "01.merge")["source"] = source
+        answer_cell(nb, "01.apply_merges")["source"] = (
+            "def apply_merges(ids, merges):\n    for left, right, new in merges:\n"
+            "        ids = merge(ids, (left, right), new)\n    return list(ids)")  # fmt: skip
+
+    return "01.apply_merges", edit
 
 
 DEVICE = 'if torch.cuda.is_available():\n    device = "cuda"; print(device)\nelse: device = "cpu"'
@@ -56,13 +64,14 @@ DEAD = LAST[: len(LAST) - len(LAST.lstrip())]
 INDENTED = "".join(f"    {line}\n" for line in MASK.splitlines())
 PROMPTED = "".join((">>> " if i == 0 else "... ") + line + "\n" for i, line in enumerate(MASK.splitlines()))
 NUMBERED = "".join(("In [1]: " if i == 0 else "   ...: ") + line + "\n" for i, line in enumerate(MASK.splitlines()))
-ASKS = MASK.replace("    return", "    # is that the right way round?\n    return", 1)
+ASKS = MASK.replace("  # (n, n)", "  # is that the right way round?")
 PRINTS = "print('mine')\n"
 ALSO = "from lib.attention import causal_mask as theirs\n"
 
 CASES = {
     # tries it in its own cell: the lesson's own later `mask = …` came along
     "tries it": of(MASK + "\nmask = causal_mask(4); print(mask)"),
+    "tries it on a mask of the lesson's": of(MASK + "\nprint(mask)\nmask = causal_mask(4)"),
     "tries it in a loop": of(MASK + "\nfor q in range(3):\n    print(causal_mask(q))"),
     "tries it in a with": of(MASK + "\nwith torch.no_grad():\n    weights = causal_mask(3).float()\n    weights"),
     "tries it on the lesson's tensors": of(MASK + "\nours = q.masked_fill(~causal_mask(6), 0)\nprint(ours)"),
@@ -81,6 +90,7 @@ CASES = {
                                    "from torch.nn.functional import softmax, scaled_dot_product_attention", id="02.attention"),
     # asks in a comment
     "asks": of("%%time\n" + ASKS),
+    "asks by the way": of("%%time\n" + MASK.replace("  # (n, n)", "\n    # n or n + 1?")),
     "asks in a text": of("%%time\n" + MASK + "\nnote = 'why?'\n# why?"),
     "asks for help": of(ASKS + "\ncausal_mask?\n?torch.tril\ntorch.tril??"),
     "asks in front": of("# what is it to do?\n%matplotlib inline\n" + MASK),
@@ -88,7 +98,9 @@ CASES = {
     "indents": of(INDENTED), "indents with a magic": of("%%time\n" + INDENTED), "indents below a comment": of("    # mine\n" + INDENTED),
     "pastes prompts": of(PROMPTED), "pastes numbered prompts": of(NUMBERED), "pastes prompts below lines": of("\n\n" + PROMPTED),
     # magics
-    "installs in an except": of(HELPED.format("einops is None"), EINOPS.format("!echo pip install einops\n    ")),
+    "installs in an except": of("try: import einops_of_mine\nexcept ImportError:\n    !echo pip install einops\n" + MASK),
+    "installs in an except above": of(HELPED.format("einops is None"), EINOPS.format("!echo pip install einops\n    ")),
+    "installs in an except and no more": of(HELPED.format("ok == 1"), "ok = 1\ntry: import einops_of_mine\nexcept ImportError:\n    %pwd"),
     "installs in its own cell": of(EINOPS.format("!echo pip\n    ") + "\n" + HELPED.format("einops is None")),
     "an except with a magic": of(HELPED.format("einops is None"), EINOPS.format("%pwd\n    ")),
     "captured": of("%%capture out\n" + MASK), "captured and timed": of("%%capture\n%%time\n" + MASK),
@@ -181,7 +193,7 @@ def test_use_reads_as_the_grader_does(name):
 
 MISSING = {
     "a name of nowhere": (HELPED.format("nowhere == 3"), (), "needs `nowhere`, which no cell above its check defines"),
-    "a name of further down": (HELPED.format("late == 3"), ("late = 3",), "needs `late`, which no cell above its check"),
+    "a name of further down": (HELPED.format("late == 3"), ("late = 3",), "needs `late`, which only a cell below its check"),
 }
 
 
@@ -226,7 +238,9 @@ def test_a_call_of_the_library_from_the_answer_itself_is_told_and_costs_only_if_
     assert graded(found, sandbox, rules_cost=True)["points"] == {id: 0}
 
 
-HANDED_ON = ["from lib.attention import attention", "import lib.attention\nattention = lib.attention.attention",
+HANDED_ON = ["from lib.attention import attention",
+             "from lib.attention import attention as a\ndef help(*x):\n    return a(*x)\ndef attention(q, k, v, mask=None):\n    return help(q, k, v, mask)",
+             "import lib.attention\nattention = lib.attention.attention",
              "from lib.attention import attention as a\nattention = lambda *x: a(*x)",
              "import functools, lib.attention\nattention = functools.partial(lib.attention.attention)",
              'def attention(q, k, v, mask=None):\n    "mine"\n    from lib.attention import attention\n    return attention(q, k, v, mask)']

@@ -92,7 +92,8 @@ def below(run, what):
     for process in psutil.Process(run.pid).children(recursive=True):
         try:
             line, parent = " ".join(process.cmdline()), process.parent()
-            if what == "workers" and "multiprocessing.spawn" in line:
+            ours = parent and parent.pid == run.pid and process.name() != "bwrap" and "resource_tracker" not in line
+            if what == "workers" and ours:
                 found.append(process)
             elif what == "sandboxes" and (process.name() == "bwrap" or (parent and parent.name() == "bwrap")):
                 found.append(process)
