@@ -112,6 +112,7 @@ def test_same_seed_same_text():
         (dict(min_p=1.5), "min_p"),
         (dict(repetition_penalty=0.0), "repetition_penalty"),
         (dict(repetition_penalty=float("nan")), "repetition_penalty"),
+        (dict(seed=2**64), "a seed is a whole number of at most 64 bits"),
         (dict(padding=torch.tensor([1])), "left_pad"),
         (dict(padding=torch.tensor([0, 0])), "left_pad"),
     ],

@@ -383,6 +383,10 @@ def test_precision_and_compiler_are_the_configs(text, monkeypatch):
         (dict(seed=-1), "seed must be 0 or more, not -1"),
         (dict(lr=-1e-3), "lr must be 0 or more"),
         (dict(lr=math.nan), "lr must be 0 or more, not nan"),
+        (dict(lr=math.inf), "lr must be 0 or more, not inf"),
+        (dict(weight_decay=math.inf), "weight_decay must be 0 or more, not inf"),
+        (dict(steps=2**31), "steps must be below 2,147,483,648, not 2147483648"),
+        (dict(seed=2**43), "seed must be below 8,796,093,022,208, not 8796093022208"),
         (dict(min_lr=1e-4 * 2e4), "min_lr is a share"),
         (dict(cooldown=-0.1), "cooldown is a share"),
     ],
@@ -390,6 +394,24 @@ def test_precision_and_compiler_are_the_configs(text, monkeypatch):
 def test_a_config_that_cannot_be(fields, says):
     with pytest.raises(CourseError, match=says):
         TrainConfig(**fields)
+
+
+def test_the_largest_numbers():
+    config = TrainConfig(steps=2**31 - 1, seed=2**43 - 1, grad_clip=math.inf)
+    torch.manual_seed(config.seed * 1_000_003 + config.steps)  # as `loop` does, which must not overflow
+
+
+@pytest.mark.parametrize(("broken", "says"), [
+    (lambda loss, training: loss * math.nan if training else loss, "the loss is nan at step 1, learning rate"),
+    (lambda loss, training: loss if training else loss * math.inf, "the held-out loss is inf at step 0"),
+])  # fmt: skip
+def test_a_run_that_goes_astray(text, monkeypatch, broken, says):
+    real = training.next_token_loss
+    monkeypatch.setattr(training, "next_token_loss", lambda model, x, y: broken(real(model, x, y), model.training))
+    seen = []
+    with pytest.raises(CourseError, match=says):
+        train(tiny(), text, text, TrainConfig(**SMALL | dict(eval_every=1)), lambda step, history: seen.append(step))
+    assert seen == ([0] if "step 1" in says else [])
 
 
 def test_a_text_of_another_tokenizer(text):

@@ -266,6 +266,8 @@ def test_an_untrained_model_is_as_good_as_guessing(tokens):
         (dict(position="rotory"), "rotary"),
         (dict(activation="tanh"), "silu"),
         (dict(n_layer=0), "at least 1"),
+        (dict(n_layer=2**24 + 1), "n_layer must be at least 1, and at most 16,777,216, not 16777217"),
+        (dict(vocab_size=10**19), "vocab_size must be at least 1, and at most"),
         (dict(head_dim=0), "head_dim must be at least 1"),
         (dict(d_ff=-1), "d_ff must be at least 1"),
         (dict(sliding_window=0), "sliding_window must be at least 1"),
@@ -274,6 +276,10 @@ def test_an_untrained_model_is_as_good_as_guessing(tokens):
 def test_impossible_sizes_are_refused(fields, says):
     with pytest.raises(CourseError, match=says):
         Config.llama(**(SIZES | fields))
+
+
+def test_the_largest_size():
+    assert Config.llama(**SIZES | dict(block_size=2**24)).block_size == 2**24
 
 
 @pytest.mark.parametrize("position", ["rotary", "learned", "sinusoidal", "none"])

@@ -295,6 +295,11 @@ def test_accuracy_counts(images):
     assert model.training and torch.equal(vision.predict(model, images, 4), likeliest)
 
 
+def test_a_run_that_goes_astray():
+    with pytest.raises(CourseError, match="the run diverged: "):
+        train_classifier(vit(), *bars(8), TrainConfig(steps=5, batch_size=4, lr=1e38, warmup=0, grad_clip=0.0))
+
+
 def test_pictures_and_labels_that_do_not_belong_together():
     images, labels = bars(8)
     for call in (accuracy, lambda *a: train_classifier(*a, TrainConfig(steps=1))):

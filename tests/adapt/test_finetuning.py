@@ -228,6 +228,8 @@ def test_refusals():
     ):
         with pytest.raises(CourseError, match=says):
             call()
+    with pytest.raises(CourseError, match="diverged"):
+        finetune(tiny(), some_rows(), dataclasses.replace(CONFIG, lr=1e38, warmup=0, grad_clip=0.0))
     model = add_lora(tiny())
     merge(model)
     with pytest.raises(CourseError, match="unmerge"):

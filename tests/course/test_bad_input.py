@@ -232,10 +232,9 @@ def test_everything_that_lib_writes_as_json_is_json():
     from lib.sources.places import ROOT
 
     free = []
-    between_ours = {f"lib/grading/{name}.py" for name in ("reading", "sandbox", "warm", "wire")}  # two ends of one pipe
     for path in sorted((ROOT / "lib").rglob("*.py")):
-        if str(path.relative_to(ROOT)) in between_ours:
-            continue
+        if path.parent.name == "grading" and path.stem not in ("exports", "feedback", "gradebook"):
+            continue  # between two processes of the judge, who are both its own
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("json.dumps", "json.dump"):
                 if not any(word.arg == "allow_nan" and ast.unparse(word.value) == "False" for word in node.keywords):

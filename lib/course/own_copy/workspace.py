@@ -56,7 +56,7 @@ def update(folder: Path, lessons: list[Lesson]) -> list[str]:
 def _see_that_it_may_go(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise CourseError(f"{folder} is not a folder; choose another with --dir")
-    here = folder.resolve()
+    here = Path(os.path.realpath(folder))  # a link in a ring leads nowhere, and is refused below
     if ROOT.is_relative_to(here) or any(here.is_relative_to(ours) for ours in (NOTEBOOKS, ROOT / "lib")):
         raise CourseError(f"{folder} holds the course's own files; choose another folder with --dir")
     if folder.is_dir() and not (folder / KEPT).is_dir():
