@@ -83,6 +83,7 @@ class _Notebook:
         self.own = [i for i, (_, grade_id) in enumerate(cells) if grade_id == key]
         self.checks = [i for i, (_, grade_id) in enumerate(cells) if grade_id == f"{key}-check"]
         self.parsed = [parse(source) for source, _ in cells]
+        self.below = False  # the answer stands below its check
         self.late: list[str] = []  # names that the answer needs and only cells below its check give
         # A cell of another exercise is where this answer stands only if its own says nothing.
         self.silent = all(not self.parsed[i] and _only_comments(cells[i][0]) for i in self.own)
@@ -100,6 +101,7 @@ class _Notebook:
             end = (last[-1].cell, len(self.parsed[last[-1].cell])) if last else (-1, 0)
             upto = [s for s in everything if (s.cell, s.number) < end]
             found = self._stands(upto) if last else None
+            self.below = found is not None and self.own != []
         if found is None:
             return self._nothing()
         return self._code(*found, end=(cell, number))
@@ -226,6 +228,7 @@ class _Notebook:
         copies = [i for i in self.own if i <= end[0] and any(self.name in touched(s) for s in self.parsed[i])]
         notes = ("several cells have this exercise's id",) if len(copies) > 1 else ()
         notes += () if main.cell in self.own or made_up else ("the answer stands in a cell of its own",)
+        notes += ("the answer stands below its check",) if self.below else ()
         notes += tuple(f"needs `{name}`, which only a cell below its check defines" for name in self.late[:5])
         if not found.whole:
             notes += ("it is too tangled to find all that it needs",)
