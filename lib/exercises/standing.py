@@ -17,6 +17,7 @@ from lib.exercises.reach import Program, Reach, lean, now, surely, touched
 GRADE_ID = re.compile(r"(\d\d)-([a-z][a-z0-9_]*)(-prompt|-check)?")
 
 LATE = -1  # the number of the cell of statements that ran before all, although they stand below the check
+VALUE = ast.Tuple | ast.List | ast.ListComp | ast.Dict | ast.DictComp | ast.Set | ast.Constant | ast.BinOp
 MOST_LATE = 9  # steps in the search for them
 
 
@@ -170,6 +171,9 @@ class _Notebook:
 
     def _with_later(self, program: list[_At], found: Reach) -> tuple[list[_At], Reach]:
         """What no cell above the check gives is taken from below it: somebody has run those cells first."""
+        if lists := self._called_lists(program, found):  # a lesson's list of the name of somebody's function
+            program = [s for s in program if not touched(s.node) & lists]
+            found = Program([s.node for s in program]).reach(self.name)
         used = {id(s.node) for s in program}
         rest = [s for s in self._statements() if id(s.node) not in used and self.name not in touched(s.node)]
         late: set[int] = set()
@@ -184,6 +188,16 @@ class _Notebook:
             return program, found
         self.late = sorted({name for n in late for name in surely(rest[n].node)} & found.names)
         return [*(_At(rest[n].node, LATE, n) for n in sorted(late)), *program], found
+
+    def _called_lists(self, program: list[_At], found: Reach) -> set[str]:
+        """Names that the answer calls, that only values have which cannot be called, and that a function below has."""
+        chosen = [program[i].node for i in found.chosen]
+        called = [n.func for s in chosen for n in ast.walk(s) if isinstance(n, ast.Call)]
+        wanted = {f.id for f in called if isinstance(f, ast.Name)}
+        below = {s.name for body in self.parsed for s in body if isinstance(s, ast.FunctionDef)} - {self.name}
+        return {name for name in wanted & below & found.names
+                if (givers := [s for s in chosen if name in surely(s)])
+                and all(isinstance(s, ast.Assign) and isinstance(s.value, VALUE) for s in givers)}  # fmt: skip
 
     def _nothing(self) -> Answer:
         """What to say where no answer stands."""

