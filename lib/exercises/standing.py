@@ -17,6 +17,7 @@ from lib.exercises.reach import Program, Reach, lean, now, surely, touched
 GRADE_ID = re.compile(r"(\d\d)-([a-z][a-z0-9_]*)(-prompt|-check)?")
 
 LATE = -1  # the number of the cell of statements that ran before all, although they stand below the check
+VALUE = ast.Tuple | ast.List | ast.ListComp | ast.Dict | ast.DictComp | ast.Set | ast.Constant | ast.BinOp
 MOST_LATE = 9  # steps in the search for them
 
 
@@ -83,6 +84,7 @@ class _Notebook:
         self.own = [i for i, (_, grade_id) in enumerate(cells) if grade_id == key]
         self.checks = [i for i, (_, grade_id) in enumerate(cells) if grade_id == f"{key}-check"]
         self.parsed = [parse(source) for source, _ in cells]
+        self.below = False  # the answer stands below its check
         self.late: list[str] = []  # names that the answer needs and only cells below its check give
         # A cell of another exercise is where this answer stands only if its own says nothing.
         self.silent = all(not self.parsed[i] and _only_comments(cells[i][0]) for i in self.own)
@@ -100,6 +102,7 @@ class _Notebook:
             end = (last[-1].cell, len(self.parsed[last[-1].cell])) if last else (-1, 0)
             upto = [s for s in everything if (s.cell, s.number) < end]
             found = self._stands(upto) if last else None
+            self.below = found is not None and self.own != []
         if found is None:
             return self._nothing()
         return self._code(*found, end=(cell, number))
@@ -168,6 +171,9 @@ class _Notebook:
 
     def _with_later(self, program: list[_At], found: Reach) -> tuple[list[_At], Reach]:
         """What no cell above the check gives is taken from below it: somebody has run those cells first."""
+        if lists := self._called_lists(program, found):  # a lesson's list of the name of somebody's function
+            program = [s for s in program if not touched(s.node) & lists]
+            found = Program([s.node for s in program]).reach(self.name)
         used = {id(s.node) for s in program}
         rest = [s for s in self._statements() if id(s.node) not in used and self.name not in touched(s.node)]
         late: set[int] = set()
@@ -182,6 +188,16 @@ class _Notebook:
             return program, found
         self.late = sorted({name for n in late for name in surely(rest[n].node)} & found.names)
         return [*(_At(rest[n].node, LATE, n) for n in sorted(late)), *program], found
+
+    def _called_lists(self, program: list[_At], found: Reach) -> set[str]:
+        """Names that the answer calls, that only values have which cannot be called, and that a function below has."""
+        chosen = [program[i].node for i in found.chosen]
+        called = [n.func for s in chosen for n in ast.walk(s) if isinstance(n, ast.Call)]
+        wanted = {f.id for f in called if isinstance(f, ast.Name)}
+        below = {s.name for body in self.parsed for s in body if isinstance(s, ast.FunctionDef)} - {self.name}
+        return {name for name in wanted & below & found.names
+                if (givers := [s for s in chosen if name in surely(s)])
+                and all(isinstance(s, ast.Assign) and isinstance(s.value, VALUE) for s in givers)}  # fmt: skip
 
     def _nothing(self) -> Answer:
         """What to say where no answer stands."""
@@ -226,6 +242,7 @@ class _Notebook:
         copies = [i for i in self.own if i <= end[0] and any(self.name in touched(s) for s in self.parsed[i])]
         notes = ("several cells have this exercise's id",) if len(copies) > 1 else ()
         notes += () if main.cell in self.own or made_up else ("the answer stands in a cell of its own",)
+        notes += ("the answer stands below its check",) if self.below else ()
         notes += tuple(f"needs `{name}`, which only a cell below its check defines" for name in self.late[:5])
         if not found.whole:
             notes += ("it is too tangled to find all that it needs",)

@@ -116,3 +116,17 @@ def test_what_only_cells_below_the_check_give_is_taken_from_there_and_told():
     assert found.notes == tuple(f"needs `{n}`, which only a cell below its check defines" for n in ("helper", "size", "tri"))
     above = answer([("size = 0", ""), *cells], MASK)
     assert "size = 0" in above.code.helpers and "size = 1" not in above.code.helpers
+
+
+def test_an_answer_below_its_check_counts_where_none_stands_above_and_is_told():
+    cells = [CHECK, ("def causal_mask(n): return 1", KEY)]
+    assert answer(cells, MASK).notes == ("the answer stands below its check",)
+    stub = (MASK.stub, KEY)
+    assert answer([stub, CHECK, ("def causal_mask(n): return 1", "")], MASK).code is None
+
+
+def test_a_lessons_list_of_the_name_of_somebodys_function_does_not_stand_in_its_way():
+    cells = [("plain, helper = [1], [2]", ""), (GOOD, KEY), CHECK, ("def helper(n): return 3", "")]
+    assert answer(cells, MASK).code.helpers == ("def helper(n):\n    return 3",)
+    cells = [("def helper(n): return 2", ""), (GOOD, KEY), CHECK, ("def helper(n): return 3", "")]
+    assert answer(cells, MASK).code.helpers == ("def helper(n):\n    return 2",)

@@ -124,6 +124,7 @@ CASES = {
     "decorates it in the next cell": of(MASK, "def same(f):\n    return lambda n: f(n)", between=["causal_mask = same(causal_mask)"]),
     # splits and copies
     "splits": of(MASK, copies=["import math\nprint('mine')"]),
+    "splits the try-out off": of("print(causal_mask(3))\nmask = causal_mask(4)", copies=[MASK]),
     "splits a helper off": of(HELPED.format("two == 2"), copies=["two = 2\nprint(two)"]),
     "splits a comment off": of(MASK + "\nx = 1", copies=["# my answer"]),
     "a broken copy below": of(MASK, under=[WRONG]), "a stub copied below": of(MASK, under=[exercise("02.causal_mask").stub]),
