@@ -750,6 +750,8 @@ def main() -> None:
     except Exception as error:
         hello["error"] = f"{type(error).__name__}: {error}"[:300]
     sys.path[1:1] = paths
+    with contextlib.suppress(ImportError):
+        import lib  # noqa: F401  its own importer stands before any other, and so must be there before ours
     control.sendall(json.dumps(hello).encode() + b"\n")
     if "error" not in hello:
         keep(control, isolated)
