@@ -59,7 +59,8 @@ def folder(tmp_path_factory):
         model.embedding.weight[258] = 0
     pretrained.save(model, where)
     (where / "chat_template.jinja").write_text(
-        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "<|im_start|>assistant\n"
     )
     (where / "generation_config.json").write_text('{"eos_token_id": [258]}')
     return where
