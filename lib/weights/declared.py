@@ -26,7 +26,7 @@ _USED = {
     "qwen2": _LLAMA + "sliding_window use_sliding_window max_window_layers attention_bias",  # its biases are fixed
 }
 # Book-keeping, training, and how texts are drawn: the same numbers come out of the model whatever these say.
-_SILENT = """
+SILENT = """
     model_type architectures vocab_size tie_word_embeddings transformers_version torch_dtype dtype use_cache
     name_or_path _name_or_path _model_name_or_path _commit_hash _from_model_config _attn_implementation
     _attn_implementation_autoset _attn_implementation_internal _experts_implementation _flash_attn_2_enabled
@@ -44,7 +44,8 @@ _SILENT = """
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences return_dict_in_generate forced_bos_token_id
     forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
 """
-UNDERSTOOD = {family: frozenset((used + _SILENT).split()) for family, used in _USED.items()}
+SILENT = frozenset(SILENT.split())
+UNDERSTOOD = {family: SILENT.union(used.split()) for family, used in _USED.items()}
 
 
 def refuse_unknown(theirs: Mapping, family: str) -> None:

@@ -226,8 +226,8 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
             raise CourseError(f"the weights lack {name!r}; are they whole, and of this config's family?")
         if tensor.dtype not in NUMBERS:
             stored = str(tensor.dtype).removeprefix("torch.")
-            raise CourseError(f"{name!r} is stored as {stored}: quantised weights are not understood; load the model in "
-                              f"float32, bfloat16 or float16")  # fmt: skip
+            raise CourseError(f"{name!r} is stored as {stored}: quantised weights are not understood; load the model "
+                              f"in float32, bfloat16 or float16")  # fmt: skip
         if gpt2 and ours.endswith(".weight") and tensor.ndim == 2 and "blocks" in ours:
             tensor = tensor.T  # (in, out) → (out, in)
         if tensor.shape != blank.shape:
