@@ -151,7 +151,8 @@ def _refuse_other_kinds(folder: Path, about: dict) -> None:
     if used := sorted(name for name, value in about.items() if value and name not in UNDERSTOOD):
         raise CourseError(f"the adapter in {folder} uses {used[0]}, which is not supported; save one without it")
     start = about.get("init_lora_weights")
-    if not isinstance(start, bool) and start not in (None, "gaussian", "eva", "orthogonal"):  # PiSSA, OLoRA and others change the base, too
+    # PiSSA, OLoRA and others change the base weights as they begin; these don't.
+    if not isinstance(start, bool) and start not in (None, "gaussian", "eva", "orthogonal"):
         raise CourseError(f"the adapter in {folder} began as init_lora_weights {start!r}, which may change the base "
                           f"weights, too; save it converted to a plain LoRA")  # fmt: skip
     if about.get("bias", "none") != "none":

@@ -62,6 +62,7 @@ class Fields:
 
     def __init__(self, config: dict, own: dict[str, str]):
         self.config, self.own = config, own
+        self.assumed: dict[str, int] = {}  # sizes that the file leaves out
 
     def raw(self, name: str, default=None):
         """A field by its usual name, or by the name that this family has for it."""
@@ -80,6 +81,8 @@ class Fields:
         if value is None and default is None:
             return None
         called = self._called(name)
+        if name not in self.config and called not in self.config:
+            self.assumed[called] = default
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
@@ -87,6 +90,13 @@ class Fields:
         if not least <= value <= most:
             raise CourseError(f"{called}={number(value)} in this config; it must be from {least} to {most:,}")
         return value
+
+    def needed(self, name: str, most: int = LARGEST) -> int:
+        """A size that no model can do without. Raises CourseError for a file that leaves it out."""
+        if self._called(name) not in self.config:
+            own = self.own.get(name, name)
+            raise CourseError(f"this config has no {own}, so the model's size is not known; give its own config.json")
+        return self.size(name, 1, most=most)
 
     def flag(self, name: str, default: bool = False) -> bool:
         value = self.raw(name, default)
@@ -136,9 +146,8 @@ class Family:
 
 def _sizes(f: Fields, family: Family) -> dict[str, int]:
     """The sizes that all families have: D, L, H, K, Dh, F, V and the context, checked against one another."""
-    D = f.size("hidden_size", family.hidden_size)
-    L = f.size("num_hidden_layers", family.num_hidden_layers, most=MOST_LAYERS)
-    H = f.size("num_attention_heads", family.num_attention_heads)
+    D, H = f.needed("hidden_size"), f.needed("num_attention_heads")
+    L = f.needed("num_hidden_layers", most=MOST_LAYERS)
     K = H
     if "num_key_value_heads" in family.own or family.num_key_value_heads or family.extra.get("groups"):
         given = f.raw("num_key_value_heads", family.num_key_value_heads)
@@ -420,9 +429,10 @@ def _encoder(f: Fields, family: Family) -> dict:
 def _t5(f: Fields, family: Family) -> dict:
     """Two stacks that share one embedding; a decoder's layer also listens to the encoder. No biases; RMSNorms.
 
-    Places are told by a small table of distances, one a stack. transformers ties the head whatever the file says.
+    Places are told by a small table of distances, one a stack. T5 1.1, FLAN-T5 and mT5 have a head of their own.
     """
     s = _sizes(f, family)
+    f.assumed.pop("max_position_embeddings", None)  # it has none
     D, H, Dh, F = s["D"], s["H"], s["Dh"], s["F"]
     upper = f.raw("num_decoder_layers")
     upper = s["L"] if upper is None else f.size("num_decoder_layers", s["L"], most=MOST_LAYERS)
@@ -440,7 +450,8 @@ def _t5(f: Fields, family: Family) -> dict:
         "embedding": parts["embedding"], "positions": distances, "attention": s["L"] * attention(D, H, H, Dh),
         "mlp": s["L"] * mlp(D, F, gated), "norms": (2 * s["L"] + 1) * norm(D),
     }  # fmt: skip
-    return dict(kind="encoder-decoder", parts=parts, below=below, idle=Size(), tied=True, gated=gated, head_width=D,
+    tied = f.flag("tie_word_embeddings", family.tied)
+    return dict(kind="encoder-decoder", parts=parts, below=below, idle=Size(), tied=tied, gated=gated, head_width=D,
                 sizes=s | dict(T=512, L=upper), head_bias=False, windows=(None,) * upper)  # fmt: skip
 
 
@@ -475,11 +486,12 @@ class Unknown(Exception):
 
 
 def add_head(f: Fields, family: Family, built: dict, counted: str) -> int:
-    """Put the head that `counted` names among the parts; returns the weights that it multiplies each token with."""
+    """Put the head of a class, such as ForCausalLM, among the parts; returns the weights that it multiplies each token
+    with. Raises Unknown for a class that no rule is for."""
     parts, s, D, n = built["parts"], built["sizes"], built["head_width"], f.labels
-    base = counted.endswith("Model") and not counted.endswith(("LMHeadModel", "EncoderModel", "DoubleHeadsModel"))
-    writes = counted.endswith(("ForCausalLM", "LMHeadModel"))
-    task = counted.rsplit("For", 1)[-1]
+    if not counted.endswith("Classification"):
+        f.assumed.pop("num_labels", None)
+    base, writes, task = counted == "Model", counted in ("ForCausalLM", "LMHeadModel"), counted.removeprefix("For")
     if built["kind"] == "decoder":
         if writes:
             own = Size() if built["tied"] else linear(D, s["V"])
@@ -491,12 +503,14 @@ def add_head(f: Fields, family: Family, built: dict, counted: str) -> int:
             parts["head"] = linear(D, n, bias=task == "TokenClassification")
         return 0
     if built["kind"] == "encoder-decoder":
-        if counted.endswith("EncoderModel"):
+        if counted == "EncoderModel":
             parts.clear()
             parts.update(built["below"])
             return 0
         if not base and task != "ConditionalGeneration":
             raise Unknown
+        if not base and not built["tied"]:
+            parts["head"] = linear(D, s["V"])
         return 0 if base else D * s["V"]
     if built["kind"] == "vision":
         if base:
@@ -576,7 +590,7 @@ FAMILIES: dict[str, Family] = {
     "distilbert": Family(_encoder, 30522, 768, 3072, 6, 12, 512, extra=dict(heads="distilbert", head_dim=False),
                          own={"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
                               "intermediate_size": "hidden_dim"}),
-    "t5": Family(_t5, 32128, 512, 2048, 6, 8, 512, head_dim=64, extra=dict(mlp="relu"),
+    "t5": Family(_t5, 32128, 512, 2048, 6, 8, 512, head_dim=64, tied=True, extra=dict(mlp="relu"),
                  own={"hidden_size": "d_model", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
                       "intermediate_size": "d_ff", "head_dim": "d_kv"}),
     "mt5": Family(_t5, 250112, 512, 1024, 8, 6, 512, head_dim=64, extra=dict(mlp="gated-gelu"),

@@ -4,6 +4,7 @@ On PyTorch's meta device a tensor has a shape and no memory, so 400 billion para
 """
 
 import os
+import re
 import warnings
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 from lib.errors import CourseError
+from lib.weights.declared import SILENT
 
 
 def build(config: dict, counted: str | None, known: list[str]) -> dict:
@@ -21,12 +23,14 @@ def build(config: dict, counted: str | None, known: list[str]) -> dict:
     Never runs code that a config brings along; raises CourseError if it cannot be built.
     """
     family = config["model_type"]
-    fields = {k: v for k, v in config.items() if k not in ("model_type", "auto_map", "quantization_config")}
+    given = {k: v for k, v in config.items() if k not in ("model_type", "auto_map", "quantization_config")}
     try:
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
-            made = transformers.AutoConfig.for_model(family, **fields)
-            model = _class(made, counted)(made)
+            made = transformers.AutoConfig.for_model(family, **given)
+            assumed = _assumed(made, config)
+            made._attn_implementation = "eager"  # others look into masks, which have no numbers here
+            model = _class(made, counted)(made).eval()
             model.tie_weights()
     except CourseError:
         raise
@@ -36,28 +40,219 @@ def build(config: dict, counted: str | None, known: list[str]) -> dict:
             raise CourseError(f"unknown model_type {family!r}; transformers does not know it either, and this course "
                               f"has formulas for {', '.join(known)}") from None
         raise CourseError(f"transformers cannot build this {family} ({said[:160]}); check the config") from None
+    text = made.get_text_config()
+    D, H = _first(text, "hidden_size", "d_model", "n_embd") or 0, _first(text, "num_attention_heads", "n_head") or 1
+    L = _first(text, "decoder_layers", "num_decoder_layers", "num_hidden_layers", "n_layer", "num_layers") or 0
+    V, writes = _first(text, "vocab_size") or 0, _writes(model)
+    beside = _beside(model)
+    resting = _resting(model)
     parts: dict[str, int] = {}
     matrices = 0
     for key, parameter in model.named_parameters():  # tied weights come once
-        part = _part(key)
+        part = "other senses" if key in beside else _part(key)
         parts[part] = parts.get(part, 0) + parameter.numel()
-        matrices += parameter.numel() if parameter.ndim >= 2 and part not in ("embedding", "positions") else 0
-    text = made.get_text_config()
-    D, H = _first(text, "hidden_size", "d_model", "n_embd") or 0, _first(text, "num_attention_heads", "n_head") or 1
-    L = _first(text, "num_hidden_layers", "n_layer", "num_layers") or 0
-    tied = bool(getattr(text, "tie_word_embeddings", False))
-    V = _first(text, "vocab_size") or 0
-    width = getattr(text, "sliding_window", None)
-    kinds = getattr(text, "layer_types", None) or [None] * L
+        if parameter.ndim >= 2 and part not in ("embedding", "positions", "other senses"):
+            matrices += parameter.numel()
+    head, table = model.get_output_embeddings() if writes else None, model.get_input_embeddings()
+    tied = head is not None and head.weight is table.weight
+    if tied:
+        matrices += V * D
+        if config.get("tie_word_embeddings") is False:  # published files hold it, though transformers would tie it
+            parts["head"], tied = parts.get("head", 0) + head.weight.numel(), False
+    idle = None if resting is None else resting + parts.get("other senses", 0)
+    cache, looked, windows = _cached(model, made, text, H, L) if writes else ("heads", (), ())
+    stacked = _stacks(model, L)
+    through = matrices - resting if resting is not None and stacked and model.main_input_name == "input_ids" else None
+    alike = cache == "heads" or (cache is not None and not cache["state"] and len(set(looked)) == 1)
+    plain = through is not None and alike
+    notes = ("transformers builds its layers once and uses them again",) if not stacked and L else ()
+    Dh = _first(text, "head_dim", "d_kv") or D // H
+    K = _first(text, "num_key_value_heads") or H
     return dict(
         family=family, counted=type(model).__name__,
-        kind="encoder-decoder" if made.is_encoder_decoder else "decoder" if _writes(model) else "encoder",
-        n_layer=L, d_model=D, n_head=H, n_kv_head=_first(text, "num_key_value_heads") or H,
-        head_dim=_first(text, "head_dim") or D // H, d_ff=_first(text, "intermediate_size", "n_inner", "d_ff") or 4 * D,
-        vocab_size=V, context=_first(text, "max_position_embeddings", "n_positions") or 0, parts=parts,
-        matrices=matrices + (V * D if tied and _writes(model) else 0), tied=tied, exact="transformers",
-        windows=tuple(width if kind == "sliding_attention" and isinstance(width, int) else None for kind in kinds),
+        kind="encoder-decoder" if made.is_encoder_decoder else "decoder" if writes else "encoder",
+        n_layer=L, d_model=D, n_head=H, n_kv_head=K, head_dim=Dh, d_ff=_inner(model, text, D), vocab_size=V,
+        context=_first(text, "max_position_embeddings", "n_positions", "max_target_positions") or 0, parts=parts,
+        matrices=through, tied=tied,
+        exact="transformers", windows=windows, idle=idle, looked=looked, cache=cache, plain=plain, assumed=assumed,
+        notes=notes, gated=any(name.endswith("gate_proj") for name, _ in model.named_modules()),
     )  # fmt: skip
+
+
+def fields(config: dict) -> frozenset[str]:
+    """The fields that transformers' config of this type has, by either of their names."""
+    made = transformers.AutoConfig.for_model(config["model_type"])
+    return frozenset(made.to_dict()).union(made.attribute_map, made.sub_configs, ["layer_types"])
+
+
+def _assumed(made, config: dict) -> dict[str, int]:
+    """Sizes that the file leaves out, and with them the default. Raises CourseError where it gives none at all."""
+    given = set(config).union(*(part for part in config.values() if isinstance(part, dict)))
+    text = made.get_text_config()
+    said = given | {usual for usual, own in text.attribute_map.items() if own in given}
+    said |= {own for usual, own in text.attribute_map.items() if usual in given}
+    try:
+        usual = type(text)().to_dict()
+    except Exception:  # this type has no defaults to assume
+        return {}
+    sizes = {name: value for name, value in text.to_dict().items()
+             if isinstance(value, int) and not isinstance(value, bool) and value > 0 and value == usual.get(name)
+             and not name.endswith("_id") and (name == "vocab_size" or name not in SILENT)}  # fmt: skip
+    for name in ("hidden_size", "d_model", "n_embd", "num_hidden_layers", "n_layer"):
+        if text is made and name in sizes and name not in said:
+            raise CourseError(f"this config has no {name}, so the model's size is not known; give its own config.json")
+    return {name: value for name, value in sizes.items() if name not in said}
+
+
+def _beside(model) -> set[str]:
+    """Parameters that no token of a text meets: what sees or hears, where a language model is one part of the whole."""
+    modules = dict(model.named_modules())
+    inner = [name for name in modules if name.rpartition(".")[2] in ("language_model", "text_model")]
+    if not inner:
+        return set()
+    first = min(inner, key=len) + "."
+    return {key for key, _ in model.named_parameters() if not key.startswith((first, "lm_head"))}
+
+
+# Experts
+
+COUNTS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+CHOSEN = ("top_k", "num_experts_per_tok", "moe_top_k")
+
+
+def _numbers(module, names: tuple[str, ...]) -> set[int]:
+    """What these attributes of a module and its parts are, where they are whole numbers."""
+    found = {getattr(part, name, None) for part in module.modules() for name in names if hasattr(part, name)}
+    return {value for value in found if type(value) is int}
+
+
+def _resting(model) -> int | None:
+    """Weights of the experts that one token does not meet; None where it cannot be told how many it meets."""
+    resting, seen = 0, set()
+    for name, module in model.named_modules():
+        if not re.search(r"Experts$", type(module).__name__) or any(name.startswith(outer + ".") for outer in seen):
+            continue
+        seen.add(name)
+        there = [parameter for _, parameter in module.named_parameters()]
+        if not there:
+            continue
+        counts = _numbers(module, COUNTS)
+        if not counts:
+            counts = {len(list(module.children()))} if list(module.children()) else {p.shape[0] for p in there}
+        block = model.get_submodule(name.rpartition(".")[0])
+        chosen = _numbers(block, CHOSEN)
+        for part in block.modules():
+            if found := re.search(r"Top(\d)Router", type(part).__name__):
+                chosen.add(int(found[1]))
+        if len(counts) != 1 or len(chosen) != 1 or not 1 <= min(chosen) <= min(counts):
+            return None
+        E, k = counts.pop(), chosen.pop()
+        held = sum(parameter.numel() for parameter in there)
+        if held % E:
+            return None
+        resting += held // E * (E - k)
+    outside = [key for key, parameter in model.named_parameters() if parameter.ndim > 1 and "expert" in key
+               and not any(key.startswith(name + ".") for name in seen)
+               and not re.search(r"shared|gate|router", key)]  # fmt: skip
+    return None if outside else resting
+
+
+def _inner(model, text, D: int) -> int:
+    """The MLP's width; with experts that of all a token meets."""
+    width = _first(text, "intermediate_size", "n_inner", "d_ff", "decoder_ffn_dim", "ffn_dim") or 4 * D
+    chosen = _first(text, "num_experts_per_tok", "moe_k", "moe_topk", "moe_top_k")
+    if chosen is None:
+        return width
+    return chosen * (_first(text, "moe_intermediate_size") or width) + (
+        _first(text, "shared_expert_intermediate_size", "shared_intermediate_size") or 0)  # fmt: skip
+
+
+def _stacks(model, L: int) -> bool:
+    """Whether each layer has weights of its own: a list of L of them."""
+    return any(isinstance(part, torch.nn.ModuleList) and len(part) == L for part in model.modules())
+
+
+# What is kept of a text
+
+SHORT = 6  # tokens: fewer than any window that is of use
+
+
+def _cached(model, made, text, H: int, L: int):
+    """(cache, looked, windows) as transformers itself fills them for two short texts; (None, (), ()) where it can't.
+
+    What experts compute does not matter here, and which are chosen can't be told without numbers: they are left out.
+    """
+    for module in model.modules():
+        if re.search(r"Experts$", type(module).__name__):
+            module.forward = lambda x, *rest, **options: x
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            short, longer = _run(model, made, SHORT), _run(model, made, SHORT + 1)
+        return _compared(short, longer, text, H)
+    except Exception:  # each family fails in its own way, and then it is not known
+        return None, (), ()
+
+
+def _run(model, made, T: int):
+    ids = torch.zeros(1, T, dtype=torch.long, device="meta")  # (1, T)
+    if not made.is_encoder_decoder:
+        return model(input_ids=ids, use_cache=True)
+    if model.main_input_name == "input_features":  # sound, of one length
+        frames = torch.zeros(1, made.num_mel_bins, 2 * made.max_source_positions, device="meta")
+        return model(input_features=frames, decoder_input_ids=ids, use_cache=True)
+    return model(input_ids=ids, decoder_input_ids=ids, use_cache=True)
+
+
+def _compared(short, longer, text, H: int):
+    """What grew by a token and what did not."""
+    held = [out.get("past_key_values", out.get("cache_params")) for out in (short, longer)]
+    own, heard = [], []
+    for kept in held:
+        pair = hasattr(kept, "self_attention_cache")
+        own.append(kept.self_attention_cache if pair else kept)
+        heard.append(kept.cross_attention_cache.layers if pair else [])
+    if any(_tensors(cache) for cache in own):
+        return None, (), ()  # kept in some way of this family's own
+    layers, looked, windows, state = [], [], [], 0
+    for a, b in zip(*(cache.layers for cache in own), strict=True):
+        sizes = [[tensor.numel() for tensor in _tensors(layer)] for layer in (a, b)]
+        grown = sum(sizes[1]) - sum(sizes[0])
+        width = getattr(a, "sliding_window", None)
+        if not isinstance(width, int):
+            width = None
+        keys = getattr(a, "keys", None)
+        if isinstance(keys, torch.Tensor) and width is not None and width <= SHORT + 1:  # full already
+            grown = (keys.numel() + a.values.numel()) // keys.shape[-2]
+            layers.append((grown, width))
+        elif grown:
+            layers.append((grown, width))
+            state += sum(sizes[0]) - SHORT * grown
+        else:
+            state += sum(sizes[0])
+            continue
+        qk = _first(text, "qk_head_dim") or a.keys.shape[-1]
+        if hasattr(text, "kv_lora_rank"):  # looked up after they are widened again
+            qk = text.qk_nope_head_dim + text.qk_rope_head_dim
+        looked.append(H * (qk + (_first(text, "v_head_dim") or a.values.shape[-1])))
+        windows.append(width)
+    counts = [sum(tensor.numel() for layer in each for tensor in _tensors(layer)) for each in heard]
+    source, always = counts[1] - counts[0], None
+    if counts[0] and not source:
+        always = max(tensor.shape[-2] for tensor in _tensors(heard[0][0]))
+        source = counts[0] // always
+    if not layers and not state:
+        return None, (), ()
+    return dict(layers=tuple(layers), state=state, source=source, heard=always), tuple(looked), tuple(windows)
+
+
+def _tensors(holder) -> list[torch.Tensor]:
+    """The tensors that an object holds, alone or in lists and dicts; none of one number."""
+    found = []
+    for value in vars(holder).values():
+        each = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        found += [tensor for tensor in each if isinstance(tensor, torch.Tensor) and tensor.ndim]
+    return found
 
 
 def _class(made, counted: str | None):
@@ -65,7 +260,10 @@ def _class(made, counted: str | None):
     if counted is not None:
         found = getattr(transformers, counted, None)
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
-            return found
+            if isinstance(made, found.config_class or ()):
+                return found
+            raise CourseError(f"the config is of type {made.model_type!r}, its class {counted} of another; "
+                              f"name one of that type with --architecture")  # fmt: skip
         raise CourseError(f"transformers has no model class {counted!r}; name another with --architecture")
     bare, writing = [transformers.AutoModel], [transformers.AutoModelForCausalLM]
     if made.is_encoder_decoder:
@@ -82,7 +280,7 @@ def _class(made, counted: str | None):
 
 
 def _writes(model) -> bool:
-    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+    return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "MTModel"))
 
 
 def _first(config, *names: str) -> int | None:

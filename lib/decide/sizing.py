@@ -24,34 +24,46 @@ OPTIMIZERS = {"adamw": 2, "momentum": 1, "sgd": 0}  # numbers kept for each weig
 # Arithmetic
 
 
-def attention_flops(model: Model, context: int) -> float:
+def _seen(model: Model, context: int) -> list[int]:
+    """How many places a token looks at, layer by layer."""
+    return [min(context, window or context) for window in model.windows or [None] * model.n_layer]
+
+
+def attention_flops(model: Model, context: int) -> float | None:
     """One token's scores and mixtures, forward: 4 H·Dh for each place it looks at, each layer. A causal model is
-    counted as if it looked at all `context` places, as in the papers; half of them lie in the future."""
-    seen = sum(min(context, window or context) for window in model.windows or [None] * model.n_layer)
-    return 4 * model.n_head * model.head_dim * seen
+    counted as if it looked at all `context` places, as in the papers; half of them lie in the future. A state that is
+    kept instead of places is written and read once. None where it is not known how the model looks back."""
+    if model.cache is None:
+        return None
+    if model.cache == "heads":
+        return 4 * model.n_head * model.head_dim * sum(_seen(model, context))
+    looked = sum(numbers * seen for numbers, seen in zip(model.looked, _seen(model, context), strict=False))
+    return 2 * looked + 4 * model.cache.state
 
 
-def forward_flops(model: Model, context: int = 0) -> float:
+def forward_flops(model: Model, context: int = 0) -> float | None:
     """One token's way through: two for each weight it meets in a matrix, and attention over `context` places.
 
-    In an encoder-decoder a token passes one of the two stacks: half of the whole is counted.
+    In an encoder-decoder a token passes one of the two stacks: half of the whole is counted. None where not known.
     """
     share = 0.5 if model.kind == "encoder-decoder" else 1
-    return share * 2 * model.matrices + attention_flops(model, context)
+    looking = attention_flops(model, context)
+    return None if None in (model.matrices, looking) else share * 2 * model.matrices + looking
 
 
-def training_flops(model: Model, tokens: float, context: int | None = None) -> dict[str, float]:
+def training_flops(model: Model, tokens: float, context: int | None = None) -> dict[str, float | None]:
     """Training on so many tokens. The way back costs twice the way there.
 
     six_nd: 6 N D, N being the parameters that a token meets (Kaplan et al. 2020). exact: the matrices a token really
     meets, and attention over `context` places (by default the model's own). palm: 6 N + 12 L H Dh T a token
-    (Chowdhery et al. 2022, appendix B), all parameters counted as matrices.
+    (Chowdhery et al. 2022, appendix B), all parameters counted as matrices. Each is None where it is not known.
     """
     context = model.context if context is None else context
+    forward, looking = forward_flops(model, context), attention_flops(model, context)
     return {
-        "six_nd": 6.0 * model.active * tokens,
-        "exact": 3.0 * forward_flops(model, context) * tokens,
-        "palm": (6.0 * model.active + 3 * attention_flops(model, context)) * tokens,
+        "six_nd": None if model.active is None else 6.0 * model.active * tokens,
+        "exact": None if forward is None else 3.0 * forward * tokens,
+        "palm": None if None in (model.active, looking) else (6.0 * model.active + 3 * looking) * tokens,
     }
 
 
@@ -88,14 +100,38 @@ def weight_bytes(parameters: float, precision: str = "bfloat16", quantize: str |
     return parameters * (bits / 8 + (2 / group if group else 0))
 
 
-def kv_cache_bytes(model: Model, context: int, batch: int = 1, width: float = 2) -> float:
+def stored_bytes(model: Model, precision: str = "bfloat16", quantize: str | None = None, parameters: float | None = None
+                 ) -> float | None:  # fmt: skip
+    """Bytes of a model's weights, or of so many of them: as the file says that they are stored, unless `quantize` says
+    otherwise. None where the file's way of storing them is not understood."""
+    share = 1.0 if parameters is None else parameters / model.parameters
+    if quantize is not None or model.quantized is None:
+        return weight_bytes(share * model.parameters, precision, quantize)
+    if model.bits is None:
+        return None
+    width = 8 * WIDTH[precision]
+    if parameters is None:
+        return sum(size * model.bits.get(part, width) for part, size in model.parts.items()) / 8
+    experts = model.parts.get("experts", 0) - (model.parameters - parameters)  # of those, some rest
+    parts = model.parts | {"experts": experts}
+    return sum(size * model.bits.get(part, width) for part, size in parts.items()) / 8
+
+
+def kv_cache_bytes(model: Model, context: int, batch: int = 1, width: float = 2) -> float | None:
     """Keys and values of `context` tokens: 2 K·Dh numbers a layer and token. A sliding window keeps no more than it is
-    wide. An encoder has none; an encoder-decoder keeps the encoder's for its decoder as well."""
+    wide, a latent its own width, a recurrent layer a state that does not grow. An encoder has none; an encoder-decoder
+    keeps the encoder's for its decoder as well. None where it is not known what the family keeps."""
     if model.kind in ("encoder", "vision"):
         return 0.0
-    kept = sum(min(context, window or context) for window in model.windows or [None] * model.n_layer)
-    both = 2 if model.kind == "encoder-decoder" else 1
-    return 2.0 * model.n_kv_head * model.head_dim * kept * batch * width * both
+    if model.cache is None:
+        return None
+    if model.cache == "heads":
+        both = 2 if model.kind == "encoder-decoder" else 1
+        return 2.0 * model.n_kv_head * model.head_dim * sum(_seen(model, context)) * batch * width * both
+    kept = model.cache
+    numbers = sum(each * min(context, window or context) for each, window in kept.layers) + kept.state
+    numbers += kept.source * (context if kept.heard is None else kept.heard)
+    return float(numbers * batch * width)
 
 
 def layer_activations(model: Model, width: float = 4) -> float:
@@ -121,7 +157,7 @@ def training_memory(
     zero: int = 0,
     devices: int = 1,
     accumulate: bool = True,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Bytes on each of the devices while training with `batch` sequences of `context` tokens on each.
 
     precision: mixed keeps 2-byte weights and gradients and a 4-byte master copy beside the optimizer's numbers (16
@@ -129,7 +165,7 @@ def training_memory(
     the devices share out: 1 the optimizer's numbers, 2 the gradients too, 3 the weights too (Rajbhandari et al. 2020;
     3 is what FSDP does). checkpointing: keep what enters each layer, and compute the rest again on the way back.
     accumulate: gradients lie there all the time; else they grow as the activations go, and the sum is the larger of
-    the two moments.
+    the two moments. Activations and total are None for layers that are more than attention and an MLP.
     """
     context = model.context if context is None else context
     N, width = model.parameters, 2 if precision == "mixed" else WIDTH[precision]
@@ -146,6 +182,8 @@ def training_memory(
         "activations": tokens * (layers * entry + layer if checkpointing else layers * layer + 3 * entry),
         "logits": tokens * writes * 12.0,  # scores, their logarithms, and the gradient, 4 bytes each
     }
+    if not model.plain:  # the states are known, what such layers keep for the way back is not
+        return {key: float(value) for key, value in memory.items()} | {"activations": None, "total": None}
     total = sum(memory.values())
     if not accumulate:  # either all activations are there, or all gradients
         twice = width * model.vocab_size * model.d_model if model.tied else 0  # the head's and the embedding's
@@ -162,21 +200,22 @@ def inference_memory(
     precision: str = "bfloat16",
     quantize: str | None = None,
     prompt: int | None = None,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Bytes while answering `batch` requests of `context` tokens in all, the first `prompt` of which are read at once.
 
-    working: the widest moment of the prompt's way through a layer (or its scores), which is then forgotten.
+    working: the widest moment of the prompt's way through a layer (or its scores), which is then forgotten. What is not
+    known is None, and so is then the total.
     """
     context = model.context if context is None else context
     prompt = context if prompt is None else prompt
     width = WIDTH[precision]
     rows = 4 * model.d_model + (3 if model.gated else 2) * model.d_ff
     memory = {
-        "weights": weight_bytes(model.parameters, precision, quantize),
+        "weights": stored_bytes(model, precision, quantize),
         "kv_cache": kv_cache_bytes(model, context, batch, width),
         "working": float(max(batch * prompt * rows * width, batch * model.vocab_size * 4)),
     }
-    return memory | {"total": sum(memory.values())}
+    return memory | {"total": None if None in memory.values() else sum(memory.values())}
 
 
 # Devices, time and money
@@ -232,12 +271,22 @@ def device(name: str) -> Device:
     raise CourseError(f"unknown device {name!r}; choose {', '.join(known)}.{guess}")
 
 
-def prefill_seconds(model: Model, chip: Device, tokens: int, batch: int = 1, precision: str = "bfloat16") -> float:
-    """The least time to read a prompt: its arithmetic over the peak, or the weights' bytes over the bandwidth."""
-    work = batch * tokens * forward_flops(model, tokens)
+def prefill_seconds(model: Model, chip: Device, tokens: int, batch: int = 1, precision: str = "bfloat16"
+                    ) -> float | None:  # fmt: skip
+    """The least time to read a prompt: its arithmetic over the peak, or the weights' bytes over the bandwidth. None
+    where either is not known."""
+    forward, nbytes = forward_flops(model, tokens), _read_bytes(model, precision, None, model.active)
+    if None in (forward, nbytes):
+        return None
+    work = batch * tokens * forward
     if model.kind == "decoder" and model.vocab_size:  # the head is asked about the last token only
         work -= batch * (tokens - 1) * 2 * model.d_model * model.vocab_size
-    return max(work / chip.peak(precision), weight_bytes(model.active, precision) / chip.bandwidth)
+    return max(work / chip.peak(precision), nbytes / chip.bandwidth)
+
+
+def _read_bytes(model: Model, precision: str, quantize: str | None, parameters: float | None) -> float | None:
+    """Bytes of so many weights, None where it is not known how many, or how they are stored."""
+    return None if parameters is None else stored_bytes(model, precision, quantize, parameters)
 
 
 def decode_seconds(
@@ -247,13 +296,19 @@ def decode_seconds(
     batch: int = 1,
     precision: str = "bfloat16",
     quantize: str | None = None,
-) -> float:
+) -> float | None:
     """The least time for one more token of each of `batch` texts: every weight is read once for all, and each text's
     keys and values for itself; or their arithmetic, where that takes longer. With experts, a batch reads what its
-    tokens chose, and all of them soon."""
-    read = model.active + model.idle * (1 - (model.idle / model.parameters) ** (batch - 1))
-    nbytes = weight_bytes(read, precision, quantize) + kv_cache_bytes(model, context, batch, WIDTH[precision])
-    return max(nbytes / chip.bandwidth, batch * forward_flops(model, context) / chip.peak(precision))
+    tokens chose, and all of them soon. None where a part of it is not known."""
+    read = None
+    if model.idle is not None:
+        read = model.active + model.idle * (1 - (model.idle / model.parameters) ** (batch - 1))
+    parts = (_read_bytes(model, precision, quantize, read), kv_cache_bytes(model, context, batch, WIDTH[precision]),
+             forward_flops(model, context))  # fmt: skip
+    if None in parts:
+        return None
+    weights, cache, forward = parts
+    return max((weights + cache) / chip.bandwidth, batch * forward / chip.peak(precision))
 
 
 def cost(flops: float, chip: Device, count: int = 1, utilisation: float = 0.4, precision: str = "bfloat16",
@@ -280,9 +335,12 @@ def serving_cost(model: Model, chip: Device, *, requests: float, prompt: int, an
 
     seconds: a request's share of a full batch, at a share `utilisation` of the bounds' speed. needed: devices that run
     all month, at least `count` (what the weights need). break_even: requests a month from which renting that many is
-    cheaper than the API; infinite if they cannot serve so many.
+    cheaper than the API; infinite if they cannot serve so many. Raises CourseError where the speed is not known.
     """
     context = prompt + answer
+    if model.unknown and decode_seconds(model, chip, context, batch, quantize=quantize) is None:
+        said = ", ".join(model.unknown)
+        raise CourseError(f"{model.name}: {said} not known for this family, so no price is built on it")
     one = prefill_seconds(model, chip, prompt, batch) + answer * decode_seconds(
         model, chip, context, batch, quantize=quantize)  # fmt: skip
     seconds = one / batch / count / utilisation

@@ -94,6 +94,8 @@ def _grade(
     unread = next(filter(None, map(unreadable, (found.code.source, *found.code.helpers))), "") if found.code else ""
     if found.code is None:
         result = nothing(exercise, problem, attempted=found.attempted)
+        if found.attempted and (why := problem.partition("was not run: ")[2]):
+            flags.append(Flag(exercise.id, f"was not run: {why}"))
     elif unread:  # and so it is not run
         problem = f"Its code was not run: {unread}."
         result = nothing(exercise, problem, attempted=True)

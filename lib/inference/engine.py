@@ -142,9 +142,9 @@ class Engine:
     """Writes for many requests at once. `submit` and `cancel` may be called from any thread.
 
     model: a Transformer, which is laid out anew for batches (lib.inference.decoding), or a Decoder. tokenizer: with
-    `decode`, and with `ends` or `eos_id` where tokens end a turn. max_batch: how many write at once; context: the most tokens
-    of a prompt and its answer; max_waiting: how many more may wait; chunk: how much of a prompt is read between two
-    steps.
+    `decode`, and with `ends` or `eos_id` where tokens end a turn. max_batch: how many write at once; context: the most
+    tokens of a prompt and its answer; max_waiting: how many more may wait; chunk: how much of a prompt is read between
+    two steps.
     A prompt is read by itself, always cut at the same places, so a greedy answer is the same in whatever company.
     """
 

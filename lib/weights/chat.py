@@ -58,10 +58,8 @@ class ChatTokenizer:
             raise CourseError(f"added_tokens_decoder in {self.folder} is no table of tokens; put the model's own there")
         for id, token in added.items():
             if self.tokenizer.token_to_id(_content(token)) != (int(id) if str(id).isdigit() else None):
-                raise CourseError(
-                    f"tokenizer_config.json in {self.folder} says that token {id} is {_content(token)!r}, tokenizer.json "
-                    f"does not; put the two that belong together there"
-                )
+                raise CourseError(f"tokenizer_config.json in {self.folder} says that token {id} is "
+                                  f"{_content(token)!r}, tokenizer.json does not; put two that belong together there")
 
     def _declared_ends(self) -> list[int]:
         """What generation_config.json says ends a text, else config.json: a number, or a list of them."""
@@ -71,7 +69,7 @@ class ChatTokenizer:
                 continue
             ids = given if isinstance(given, list) else [given]
             if not all(isinstance(id, int) and not isinstance(id, bool) and id >= 0 for id in ids):
-                raise CourseError(f"eos_token_id in {self.folder / file} is {given!r}; it should be one token's number, "
+                raise CourseError(f"eos_token_id in {self.folder / file} is {given!r}; it should be a token's number "
                                   f"or a list of them")  # fmt: skip
             return ids
         return []
@@ -82,15 +80,7 @@ class ChatTokenizer:
 
     def prompt(self, text: str) -> list[int]:
         """A text to go on from, with what this tokenizer puts around one, such as a token for the beginning."""
-        flags = {name: self.settings.get(f"add_{name}_token") for name in ("bos", "eos")}
-        if all(flag is None for flag in flags.values()):
-            return self.tokenizer.encode(text, add_special_tokens=True).ids
-        marks = {name: self._id(f"{name}_token") if flag else [] for name, flag in flags.items()}
-        return [*marks["bos"], *self.encode(text), *marks["eos"]]
-
-    def _id(self, name: str) -> list[int]:
-        id = self.tokenizer.token_to_id(self.named[name]) if name in self.named else None
-        return [] if id is None else [id]
+        return self.tokenizer.encode(text, add_special_tokens=True).ids
 
     def decode(self, ids) -> str:
         return self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
@@ -123,7 +113,7 @@ class ChatTokenizer:
 
         text = self._declared_template()
         if text is None:
-            raise CourseError(f"the model in {self.folder} has no chat template; use a model that was taught to converse")
+            raise CourseError(f"the model in {self.folder} has no chat template; use one that was taught to converse")
         try:
             return _environment().from_string(str(text))
         except jinja2.TemplateError as problem:

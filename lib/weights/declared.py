@@ -1,7 +1,7 @@
 """What a model's config.json may say, and what to do about the rest.
 
-A field is used, or it says nothing about what the model computes; both are listed here, family by family. Any other that
-is set may mean another model, so the file is refused by that field's name.
+A field is used, or it says nothing about what the model computes; both are listed here, family by family. Any other
+that is set may mean another model, so the file is refused by that field's name.
 """
 
 import math
@@ -26,10 +26,11 @@ _USED = {
     "qwen2": _LLAMA + "sliding_window use_sliding_window max_window_layers attention_bias",  # its biases are fixed
 }
 # Book-keeping, training, and how texts are drawn: the same numbers come out of the model whatever these say.
-_SILENT = """
+SILENT = """
     model_type architectures vocab_size tie_word_embeddings transformers_version torch_dtype dtype use_cache
-    name_or_path _name_or_path _model_name_or_path _commit_hash _from_model_config _attn_implementation _attn_implementation_autoset
-    _attn_implementation_internal _experts_implementation _flash_attn_2_enabled attn_implementation torchscript
+    name_or_path _name_or_path _model_name_or_path _commit_hash _from_model_config _attn_implementation
+    _attn_implementation_autoset _attn_implementation_internal _experts_implementation _flash_attn_2_enabled
+    attn_implementation torchscript
     bos_token_id eos_token_id pad_token_id unk_token_id sep_token_id cls_token_id mask_token_id decoder_start_token_id
     initializer_range pretraining_tp attention_dropout hidden_dropout resid_pdrop embd_pdrop attn_pdrop dropout
     reorder_and_upcast_attn gradient_checkpointing chunk_size_feed_forward return_dict use_return_dict
@@ -43,7 +44,8 @@ _SILENT = """
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences return_dict_in_generate forced_bos_token_id
     forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
 """
-UNDERSTOOD = {family: frozenset((used + _SILENT).split()) for family, used in _USED.items()}
+SILENT = frozenset(SILENT.split())
+UNDERSTOOD = {family: SILENT.union(used.split()) for family, used in _USED.items()}
 
 
 def refuse_unknown(theirs: Mapping, family: str) -> None:
@@ -108,7 +110,7 @@ def rope_theta(theirs: Mapping) -> float:
     for field in ("rope_parameters", "rope_scaling"):
         rope = theirs.get(field) or {}
         if not isinstance(rope, Mapping):
-            raise CourseError(f"rotary scaling should be an object, not {rope!r}; use a model with plain rotary positions")
+            raise CourseError(f"rotary scaling should be an object, not {_short(rope)}; use plain rotary positions")
         for name in ("rope_type", "type"):
             if rope.get(name, "default") != "default":
                 raise CourseError(

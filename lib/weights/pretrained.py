@@ -17,7 +17,17 @@ from torch import Tensor
 from lib.errors import CourseError
 from lib.transformer import Config, Transformer
 from lib.weights.chat import ChatTokenizer
-from lib.weights.declared import FAMILIES, PREFIX, positive, refuse_other_class, refuse_unknown, rope_theta, switch, whole, window
+from lib.weights.declared import (
+    FAMILIES,
+    PREFIX,
+    positive,
+    refuse_other_class,
+    refuse_unknown,
+    rope_theta,
+    switch,
+    whole,
+    window,
+)
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -116,8 +126,8 @@ def config_to_hf(config: Config) -> dict:
     """The fields of a config.json that transformers reads back as the same model."""
     activation = {"gelu_tanh": "gelu_new"}.get(config.activation, config.activation)
     biases = (config.qkv_bias, config.out_bias, config.mlp_bias)
-    shared = dict(vocab_size=config.vocab_size, tie_word_embeddings=config.tie, dtype="float32",
-                  **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")))  # left out, they are 1 and 2 to many
+    nobody = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"))  # left out, they are 1 and 2 to many
+    shared = dict(vocab_size=config.vocab_size, tie_word_embeddings=config.tie, dtype="float32") | nobody
     if activation not in ACTIVATIONS or not config.causal:
         raise CourseError(
             "Hugging Face's gpt2 and llama families have no model like this one; save its state dict instead"
@@ -215,8 +225,9 @@ def state_from_hf(theirs: Mapping[str, Tensor], config: Config) -> dict[str, Ten
         if tensor is None:
             raise CourseError(f"the weights lack {name!r}; are they whole, and of this config's family?")
         if tensor.dtype not in NUMBERS:
-            raise CourseError(f"{name!r} is stored as {str(tensor.dtype).removeprefix('torch.')}: quantised weights are "
-                              f"not understood; load the model in float32, bfloat16 or float16")  # fmt: skip
+            stored = str(tensor.dtype).removeprefix("torch.")
+            raise CourseError(f"{name!r} is stored as {stored}: quantised weights are not understood; load the model "
+                              f"in float32, bfloat16 or float16")  # fmt: skip
         if gpt2 and ours.endswith(".weight") and tensor.ndim == 2 and "blocks" in ours:
             tensor = tensor.T  # (in, out) → (out, in)
         if tensor.shape != blank.shape:
@@ -303,7 +314,7 @@ def load(folder: str | Path) -> Transformer:
             more = load_file(folder / name)
         except FileNotFoundError:
             pickled = any(folder.glob("pytorch_model*.bin"))
-            mend = "save the model as safetensors, for a .bin may run code" if pickled else "fetch or save the model again"
+            mend = "save it as safetensors, for a .bin may run code" if pickled else "fetch or save the model again"
             raise CourseError(f"no {name} in {folder}; {mend}") from None
         except (SafetensorError, OSError) as error:
             raise CourseError(f"{folder / name} is damaged ({error}); fetch or save the model again") from None

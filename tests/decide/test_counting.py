@@ -26,7 +26,8 @@ STATED = {
     "gemma-2b": 2_506_172_416, "gemma-7b": 8_537_680_896, "gemma-2-9b": 9_241_705_984, "gemma-3-1b-pt": 999_885_952,
     "phi-2": 2_779_683_840, "Phi-3-mini-4k-instruct": 3_821_079_552, "SmolLM2-135M": 134_515_008,
     "SmolLM2-1.7B": 1_711_376_384, "bloom": 176_247_271_424, "falcon-7b": 6_921_720_704,
-    "t5-11b": 11_307_321_344, "vit-base-patch16-224": 86_567_656, "bert-base-uncased": 109_514_298,
+    "t5-11b": 11_307_321_344, "flan-t5-small": 76_961_152, "flan-t5-xxl": 11_135_332_352,
+    "vit-base-patch16-224": 86_567_656, "bert-base-uncased": 109_514_298,
 }  # fmt: skip
 
 
@@ -37,6 +38,12 @@ def truth(config: dict, architecture: str | None = None) -> int:
         warnings.simplefilter("ignore")
         made = transformers.AutoConfig.for_model(**config)
         model = getattr(transformers, architecture or config["architectures"][0])(made)
+    # transformers ties T5's head whatever the file says; published files hold the one that the file declares.
+    named, own = type(model).__name__, not config.get("tie_word_embeddings", config["model_type"] == "t5")
+    writes = named in ("T5ForConditionalGeneration", "MT5ForConditionalGeneration")
+    head = made.vocab_size * made.d_model if writes else 0
+    if head and own and model.lm_head.weight is model.shared.weight:
+        return sum(p.numel() for p in model.parameters()) + head
     return sum(p.numel() for p in model.parameters())
 
 

@@ -276,8 +276,8 @@ assert torch.allclose(attention(q, q, q), F.scaled_dot_product_attention(q, q, q
         "flood_of_flags_within",
         "02",
         {
-            "02.attention": "class a:\n    attention = None\ndef attention(q, k, v, mask=None):\n    ("
-            + "a.attention,\n" * 8000
+            "02.attention": "def attention(q, k, v, mask=None):\n    ("
+            + "F.scaled_dot_product_attention,\n" * 8000
             + "    )\n"
             + ATTENTION.partition("\n")[2]
         },
@@ -307,8 +307,7 @@ assert torch.allclose(attention(q, q, q), F.scaled_dot_product_attention(q, q, q
             + ")\n"
             + ATTENTION.partition("\n")[2]
         },
-        {"02.attention": FULL},
-        flags=("ready made",),
+        {"02.attention": FULL},  # something of that name is no use of the course's
     ),
     Entry(
         "module_for_postgresql",

@@ -287,7 +287,7 @@ REFUSED = {
     "a layer too many": (with_field(num_hidden_layers=1), "layers.1."),
     "a head of its own": (with_tensors(lambda t: t | {"score.weight": torch.ones(2, 32)}), "score.weight"),
     "compiled": (with_tensors(lambda t: {f"_orig_mod.{k}": v for k, v in t.items()}), "lack"),
-    "pickled": (pickled, "safetensors, for a .bin"),
+    "pickled": (pickled, "as safetensors, for a .bin"),
     "a tensor twice": (a_tensor_twice, "in two files"),
     "gpt2 that listens": (lambda f: write(f, "gpt2", **GPT2, add_cross_attention=True), "add_cross_attention"),
     "gpt2 with two heads": (lambda f: write(f, "gpt2", kind=transformers.GPT2DoubleHeadsModel, **GPT2),

@@ -62,7 +62,8 @@ def serve(
     Clients POST to /v1/chat/completions, the chat page is at /.
 
     A model is `smollm2`, or a folder in Hugging Face's format with a tokenizer.json and a chat template. Requests
-    share a batch, which they join and leave at any step; each has its own sampling options. temperature is 1 where a client sends none, as the protocol says; 0 takes the likeliest token.
+    share a batch, which they join and leave at any step; each has its own sampling options. temperature is 1 where a
+    client sends none, as the protocol says; 0 takes the likeliest token.
 
     Only this machine can connect, and only who has the token gets an answer. There is no encryption: before you
     choose another --host, put a proxy with TLS in front.

@@ -7,6 +7,7 @@ import click
 
 from lib.errors import CourseError
 
+NOT_KNOWN = "not known for this family"
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
@@ -97,10 +98,13 @@ def _report(model, chip, *, tokens, devices, batch, context, precision, optimize
                                       checkpointing=checkpointing, devices=devices)  # fmt: skip
     inference = sizing.inference_memory(model, batch, context, precision=narrow, quantize=quantize)
     again = 4 / 3 if checkpointing else 1  # the way there is gone twice
-    plan = sizing.cost(flops["exact"] * again, chip, devices, utilisation, narrow, price)
+    plan = None
+    if flops["exact"] is not None:
+        plan = sizing.cost(flops["exact"] * again, chip, devices, utilisation, narrow, price)
     report = {
         "model": model.name, "family": model.family, "counted": model.counted, "counted_by": model.exact,
         "parameters": model.parameters, "active_parameters": model.active, "parts": model.parts,
+        "not_known": model.unknown, "assumed": model.assumed, "notes": list(model.notes), "quantized": model.quantized,
         "shape": {"n_layer": model.n_layer, "d_model": model.d_model, "n_head": model.n_head,
                   "n_kv_head": model.n_kv_head, "head_dim": model.head_dim, "d_ff": model.d_ff,
                   "vocab_size": model.vocab_size, "context": model.context, "tied": model.tied},
@@ -113,18 +117,26 @@ def _report(model, chip, *, tokens, devices, batch, context, precision, optimize
                    "priced": chip.priced if price is None else "as given"},
         "flops": {"forward_per_token": sizing.forward_flops(model, context), "training": flops["exact"],
                   "training_6nd": flops["six_nd"], "training_palm": flops["palm"]},
-        "training_memory": training | {"fits": training["total"] <= chip.memory},
-        "inference_memory": inference | {"fits": inference["total"] <= chip.memory * devices},
+        "training_memory": training | {"fits": _fits(training, chip.memory)},
+        "inference_memory": inference | {"fits": _fits(inference, chip.memory * devices)},
         "training_plan": plan,
     }  # fmt: skip
     if model.kind in ("decoder", "encoder-decoder") and model.vocab_size:
         step = sizing.decode_seconds(model, chip, context, batch, narrow, quantize)
+        one = [sizing.kv_cache_bytes(model, places, 1, sizing.WIDTH[narrow]) for places in (0, 1)]
         report["inference_bounds"] = {
-            "kv_cache_per_token": sizing.kv_cache_bytes(model, 1, 1, sizing.WIDTH[narrow]),
+            "kv_cache_per_token": None if None in one else one[1] - one[0],
             "prefill_seconds": sizing.prefill_seconds(model, chip, context, batch, narrow),
-            "decode_seconds_per_token": step, "tokens_per_second": batch / step,
+            "decode_seconds_per_token": step, "tokens_per_second": None if step is None else batch / step,
         }  # fmt: skip
     return report
+
+
+def _fits(parts: dict[str, float | None], room: float) -> bool | None:
+    """Whether it fits: no, if what is known alone does not; None where it depends on what is not known."""
+    if parts["total"] is not None:
+        return parts["total"] <= room
+    return False if sum(n for part, n in parts.items() if n is not None) > room else None
 
 
 def _print(report: dict, model, chip) -> None:
@@ -135,24 +147,37 @@ def _print(report: dict, model, chip) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     asked, plan, memory, answers = (report[k] for k in "asked training_plan training_memory inference_memory".split())
-    idle = f" ({model.active:,} for one token)" if model.idle else ""
+    idle = "" if model.idle == 0 else f" ({NOT_KNOWN if model.active is None else f'{model.active:,}'} for one token)"
     table.add_row("parameters", f"{model.parameters:,}{idle}")
     table.add_row("", ", ".join(f"{part} {n:,}" for part, n in model.parts.items()))
-    table.add_row("training", f"{_si(report['flops']['training'])}FLOPs on {_si(asked['tokens'])}tokens "
-                              f"(6ND: {_si(report['flops']['training_6nd'])}FLOPs)")  # fmt: skip
-    money = "no price known, see --price" if plan["money"] is None else f"${plan['money']:,.2f}"
-    table.add_row("", f"{_time(plan['seconds'])} on {asked['devices']} × {chip.title} at {asked['utilisation']:.0%} of "
-                      f"peak, {plan['kwh']:,.1f} kWh, {money}")  # fmt: skip
+    if plan is None:
+        table.add_row("training", f"arithmetic, time and money {NOT_KNOWN}")
+    else:
+        table.add_row("training", f"{_si(report['flops']['training'])}FLOPs on {_si(asked['tokens'])}tokens "
+                                  f"(6ND: {_si(report['flops']['training_6nd'])}FLOPs)")  # fmt: skip
+        money = "no price known, see --price" if plan["money"] is None else f"${plan['money']:,.2f}"
+        table.add_row("", f"{_time(plan['seconds'])} on {asked['devices']} × {chip.title} at "
+                          f"{asked['utilisation']:.0%} of peak, {plan['kwh']:,.1f} kWh, {money}")  # fmt: skip
     for name, parts, room in (("memory to train", memory, 1), ("memory to answer", answers, asked["devices"])):
         told = ", ".join(f"{part.replace('_', ' ')} {_bytes(n)}" for part, n in parts.items()
-                         if part not in ("total", "fits") and n)  # fmt: skip
-        table.add_row(name, f"{_bytes(parts['total'])}: {told}")
+                         if part not in ("total", "fits") and n != 0)  # fmt: skip
+        table.add_row(name, told if parts["total"] is None else f"{_bytes(parts['total'])}: {told}")
         held = f"{_bytes(chip.memory * room)} of {f'{room} × ' if room > 1 else ''}{chip.title}"
-        table.add_row("", f"{'fits' if parts['fits'] else 'does not fit'} {held}")
-    if "inference_bounds" in report:
-        bound = report["inference_bounds"]
+        if parts["fits"] is not None:
+            table.add_row("", f"{'fits' if parts['fits'] else 'does not fit'} {held}")
+    bound = report.get("inference_bounds", {})
+    if bound and None in bound.values():
+        table.add_row("at best", f"speed {NOT_KNOWN}")
+    elif bound:
         table.add_row("at best", f"prompt of {asked['context']:,} tokens read in {_time(bound['prefill_seconds'])}, "
                                  f"then {bound['tokens_per_second']:,.1f} tokens a second (batch {asked['batch']})")
+    if model.quantized:
+        table.add_row("stored as", f"{model.quantized}, which --quantize would replace")
+    if model.assumed:
+        table.add_row("assumed", ", ".join(f"{name}={size:,}" for name, size in model.assumed.items())
+                      + " (the file leaves them out)")  # fmt: skip
+    for note in model.notes:
+        table.add_row("note", note)
     console = Console()
     console.print(f"{model.name}: {model.counted}, {model.n_layer} layers of width {model.d_model}", highlight=False,
                   markup=False)  # fmt: skip
@@ -169,7 +194,9 @@ def _si(number: float) -> str:
     return f"{number:.3g} "
 
 
-def _bytes(number: float) -> str:
+def _bytes(number: float | None) -> str:
+    if number is None:
+        return NOT_KNOWN
     for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= unit:
             return f"{number / unit:,.3g} {name}" if number / unit < 1000 else f"{number / unit:,.0f} {name}"
