@@ -277,7 +277,7 @@ assert torch.allclose(attention(q, q, q), F.scaled_dot_product_attention(q, q, q
         "02",
         {
             "02.attention": "def attention(q, k, v, mask=None):\n    ("
-            + "F.scaled_dot_product_attention,\n" * 8000
+            + "F.scaled_dot_product_attention,\n" * 2500
             + "    )\n"
             + ATTENTION.partition("\n")[2]
         },
