@@ -13,7 +13,7 @@ from hunt import SLOWEST
     ("tests/hostile/odd.py", {"tests/grading/test_hostile.py"}),
     ("notebooks/02_attention.ipynb", {"tests/test_notebooks.py"}),
     ("README.md", {"tests/test_setup.py"}),
-    ("lib/weights/convert.py", changed.QUICK),
+    ("docs/site/conf.py", changed.QUICK),
     ("conftest.py", changed.QUICK),
 ])  # fmt: skip
 def test_whose_tests_are_whose(path, tests):

@@ -96,7 +96,6 @@ ELSEWHERE = {
 AT_RUN_TIME = {  # declared, though no line of ours imports it
     "gguf": "transformers reads SmolLM2's file with it",
     "jupyterlab": "make lab",
-    "ipykernel": "the lessons' kernel",
     "nbval": "lessons checked against their outputs",
     "psycopg": "SQLAlchemy's driver for PostgreSQL",
     "psycopg-binary": "and its C part",

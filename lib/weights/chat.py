@@ -178,7 +178,7 @@ class ChatTokenizer:
                 model["vocab"] = [[names.get(token, token), score] for token, score in model["vocab"]]
             if model.get("unk_token"):
                 model["unk_token"] = names.get(model["unk_token"], model["unk_token"])
-            twin = Tokenizer.from_str(json.dumps(same))
+            twin = Tokenizer.from_str(json.dumps(same, allow_nan=False))
             self._last_twin = names, twin
         return twin
 
@@ -203,7 +203,8 @@ def _environment():
         raise TemplateError(message)
 
     def to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        options = dict(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+        return json.dumps(value, allow_nan=False, **options)
 
     made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     made.filters["tojson"] = to_json

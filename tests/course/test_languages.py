@@ -10,7 +10,7 @@ from tiny import talker
 
 from lib.course.cli import main
 from lib.inference.engine import Engine
-from lib.inference.server import Conversation, running
+from lib.inference.server import running
 from lib.tokenizer import BPETokenizer, CharTokenizer
 from lib.weights import pretrained
 from lib.weights.pretrained import ChatTokenizer
@@ -69,7 +69,7 @@ def served(tmp_path_factory):
     tokenizer = ChatTokenizer(folder)
     engine = Engine(pretrained.load(folder), tokenizer, max_batch=2, context=1000)
     with running(engine, tokenizer, "模型-б", "token") as url, OpenAI(base_url=f"{url}/v1", api_key="token") as client:
-        yield client, Conversation(tokenizer)
+        yield client, tokenizer.chat
 
 
 @every_script

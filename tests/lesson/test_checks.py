@@ -291,9 +291,9 @@ def test_each_failed_try_earns_one_more_hint(capsys):
 
 
 def test_nbgrader_learns_the_points(monkeypatch, capsys):
-    wrong = load(mutant_source("02.causal_mask", "transposed"), "causal_mask")
+    partly = load(mutant_source("02.attention", "no scale"), "attention")
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    assert check("02.causal_mask", wrong) == 1
+    assert check("02.attention", partly) == 6
     assert check("02.causal_mask", load(exercise("02.causal_mask").stub, "causal_mask")) == 0
 
 

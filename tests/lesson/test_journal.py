@@ -46,7 +46,7 @@ def test_the_check_in_a_lesson_writes_it_down(capsys):
     for source in (wrong, wrong, right, right, wrong):
         check(MASK.id, load(source, MASK.name))
     made, notes = checks()
-    assert [(c.exercise, c.points, c.out_of) for c in made] == [(MASK.id, n, 3) for n in (1, 1, 3, 3, 1)] and not notes
+    assert [(c.exercise, c.points, c.out_of) for c in made] == [(MASK.id, n, 3) for n in (0, 0, 3, 3, 0)] and not notes
     assert one(made) == (3, 3, "passed"), "a try after full marks takes nothing away and is not counted"
     assert "not kept" not in capsys.readouterr().out
 
