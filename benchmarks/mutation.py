@@ -41,6 +41,9 @@ EQUAL = {
     "vision: def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int=500) -> float: -> "
     "def accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int=501) -> float:":
         "the same pictures, in other portions",
+    "vision: found = [model(part.to(device)).argmax(-1).cpu() for part in images.split(batch_size)] -> "
+    "found = [model(part.to(device)).argmax(1).cpu() for part in images.split(batch_size)]":
+        "scores have two axes",
     "decide.sizing: near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5) -> "
     "near = difflib.get_close_matches(wanted, known, cutoff=0.5)":
         "the nearest stands first",

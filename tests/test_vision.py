@@ -188,8 +188,23 @@ def test_pictures_that_do_not_fit(images):
         vision.assemble(torch.zeros(2, 15, 4), 2, PICTURE)
     with pytest.raises(CourseError, match="order must name each of the 16 patches once"):
         shuffle_patches(images, 2, torch.zeros(16, dtype=torch.long))
-    with pytest.raises(CourseError, match="6 x 8 does not divide by 4"):
-        SmallCNN((1, 6, 8), 10)
+    for Y, X in ((6, 8), (8, 6)):
+        with pytest.raises(CourseError, match=f"{Y} x {X} does not divide by 4"):
+            SmallCNN((1, Y, X), 10)
+        with pytest.raises(CourseError, match=f"patches of 4 x 4 do not divide a picture of {Y} x {X}"):
+            patches(torch.zeros(1, 1, Y, X), 4)
+
+
+def test_where_training_starts_and_how_wide_a_cnn_is():
+    torch.manual_seed(0)
+    wide = VisionTransformer(Config(**SIZES | dict(d_model=128, n_layer=2), position="learned"), PICTURE, 2)
+    for weight in (wide.embedding.weight, wide.head.weight, wide.blocks[0].mlp.up.weight, wide.positions.weight):
+        assert abs(weight.std().item() / 0.02 - 1) < 0.1
+    assert abs(wide.blocks[0].mlp.down.weight.std().item() / (0.02 / 2) - 1) < 0.1 and not wide.head.bias.any()
+    cnn = SmallCNN(PICTURE, 10)
+    shapes = [tuple(p.shape) for p in cnn.parameters()]
+    assert shapes == [(16, 1, 3, 3), (16,), (32, 16, 3, 3), (32,), (10, 32 * 2 * 2), (10,)]
+    assert SmallCNN(PICTURE, 10, 4).conv2.out_channels == 8
 
 
 # Training

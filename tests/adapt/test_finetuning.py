@@ -81,6 +81,9 @@ def test_rows_of_like_length_share_a_batch():
         assert sorted(chosen for chosen in epoch if len(chosen) == 2) == sorted(pairs)
         assert [chosen for chosen in epoch if len(chosen) == 2] != pairs, "not from short to long"
     assert first != second
+    drawn = torch.randperm(17, generator=torch.Generator().manual_seed(0)).tolist()
+    pool = sorted(drawn[:16], key=lambda i: len(rows[i].tokens))
+    assert sorted(first) == sorted([*(pool[i : i + 2] for i in range(0, 16, 2)), drawn[16:]])
 
 
 def test_every_epoch_reads_every_row_once():
