@@ -235,7 +235,7 @@ def top():
 def alone(top):
     """The honest ones by themselves."""
     honest = [entry for entry in CORPUS if entry.kind == "honest"]
-    return Class(honest, top / "alone").grade("--timeout", "6", "--seed", "7", "--jobs", "1")
+    return Class(honest, top / "alone").grade("--timeout", "12", "--seed", "7", "--jobs", "1")
 
 
 @pytest.fixture(scope="module")
