@@ -147,7 +147,7 @@ def _barred(exercise: Exercise, found: Answer, read: list[Flag], rules_cost: boo
     """
     if handed_on(exercise, found.reached):
         return f"It only hands on the course's own `{exercise.name}`: there is nothing of its own to judge."
-    hidden = None if any(map(taken, read)) else next(filter(taken, seen), None)
+    hidden = None if read else next(filter(taken, seen), None)
     barred = hidden or next(iter([*read, *seen] if rules_cost else ()), None)
     return f"It {barred.what}." if barred else ""
 

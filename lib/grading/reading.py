@@ -84,13 +84,17 @@ def parse(data: bytes) -> tuple[list[tuple[str, str]], str]:
         return [], "it is JSON, but no notebook"
     if not cells:
         return [], "it has no cells"
+    if len(cells) > MOST_CELLS:
+        return [], f"it has more than {MOST_CELLS:,} cells"
     found = []
-    for cell in cells[:MOST_CELLS]:
+    for cell in cells:
         if isinstance(cell, dict) and cell.get("cell_type") == "code":
             source = cell.get("source", cell.get("input", ""))
             if isinstance(source, list):
                 source = "".join(line for line in source if isinstance(line, str))
-            if isinstance(source, str) and len(source) <= MOST_CELL:
+            if isinstance(source, str):
+                if len(source) > MOST_CELL:  # so that its exercise says so
+                    source = f'raise ValueError("this cell has {len(source):,} characters; {MOST_CELL:,} are read")'
                 found.append((source.encode("utf-8", "replace").decode(), _grade_id(cell)))
     if sum(len(source) for source, _ in found) > MOST_CODE:
         return [], f"it has more than {MOST_CODE:,} characters of code"

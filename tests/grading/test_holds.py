@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import json
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from lib.exercises import standing
 from lib.exercises.exercise import exercise, exercises
 from lib.exercises.result import Outcome
 from lib.exercises.verdict import AnswerError, Gone
-from lib.grading import exports, feedback, seccomp, wire
+from lib.grading import exports, feedback, reading, seccomp, wire
 from lib.grading import gradebook as module
 from lib.grading.account import Groups
 from lib.grading.gradebook import Gradebook, NotKept, Standing
@@ -439,6 +440,24 @@ def test_every_ready_made_thing_is_there():
         for name in e.ready:
             place, _, thing = name.rpartition(".")
             assert hasattr(importlib.import_module(place), thing), (e.id, name)
+
+
+@linux
+def test_a_cell_that_is_too_long_to_be_read_is_told_and_an_attempt(plain_box):
+    cell = {"cell_type": "code", "source": f"{reference_source('02.causal_mask')}\n#{'x' * 200_000}",
+            "metadata": {"nbgrader": {"grade_id": "02-causal_mask"}}}  # fmt: skip
+    cells = tuple(Cell(*read) for read in reading.parse(json.dumps({"cells": [cell]}).encode())[0])
+    [grade] = judge(cells, "x", "02", "", "", plain_box, 1, frozenset({"02.causal_mask"})).grades
+    assert grade.points == 0 and grade.attempted and "200,000 are read" in grade.outcomes[0].message
+
+
+@linux
+def test_a_use_that_a_reader_sees_is_a_flag_and_costs_nothing(plain_box):
+    """Inside what it calls, the library's own of that name runs, too: that is the same use, not a hidden one."""
+    source = "from lib.transformer import RMSNorm\ndef rms_norm(x, w, eps):\n    return w * RMSNorm(x.size(-1), eps)(x)"
+    cells = (Cell(source, "04-rms_norm"),)
+    report = judge(cells, "x", "04", "", "", plain_box, 1, frozenset({"04.rms_norm"}))
+    assert report.points > 0 and any("uses `RMSNorm`" in flag.what for flag in report.flags), report
 
 
 @linux

@@ -26,11 +26,19 @@ def written(tmp_path, data):
 @pytest.mark.parametrize("nb", [
     None, [], "text", 5, {}, {"cells": None}, {"cells": {}}, {"cells": []}, {"cells": [None, 5, [], "x", {}]},
     {"worksheets": [None, 5, {"cells": 7}]}, {"cells": [{"cell_type": "markdown", "source": "x"}]},
-    {"cells": [answer(None), answer({"a": 1}), answer("x" * 300_000), answer("x", cell_type="raw")]},
+    {"cells": [answer(None), answer({"a": 1}), answer("x", cell_type="raw")]},
 ])
 def test_json_without_code_is_refused_with_a_reason(nb):
     found, problem = parse(json.dumps(nb).encode())
     assert found == [] and problem
+
+
+def test_a_cell_that_is_too_long_says_so_when_it_runs():
+    most, over = "x" * 200_000, "x" * 200_001
+    [(kept, _), (instead, grade_id)] = cells({"cells": [answer(most), answer(over)]})
+    assert kept == most and grade_id == "02-causal_mask"
+    with pytest.raises(ValueError, match="this cell has 200,001 characters; 200,000 are read"):
+        exec(instead)
 
 
 @pytest.mark.parametrize(("cell", "grade_id"), [
@@ -66,6 +74,7 @@ def test_bytes_of_another_encoding_and_halves_of_characters_do_no_harm(tmp_path)
 @pytest.mark.parametrize(("data", "says"), [
     (b"", "empty"), (b"\n \n", "empty"), (b"{", "not JSON"), (b"hello", "not JSON"), (b"\x00\x01\xff" * 50, "not JSON"),
     (b'{"cells": [\n<<<<<<< HEAD\n]}', "merge conflict"), (b"[" * 200_000, "too deeply"), (b"9" * 10_000, "not JSON"),
+    (b'{"cells": [' + b"{}," * 2_000 + b"{}]}", "more than 2,000 cells"),
     (b'{"cells": []}', "no cells"), (b'{"a": 1}', "no notebook"),
 ])
 def test_what_is_no_notebook_is_told_in_one_line(tmp_path, data, says):
