@@ -188,7 +188,7 @@ ENTRIES = [
     Entry("nul_bytes", edit=nul_bytes, deserves={"02.attention": 0}),  # no Python will run such a cell
     Entry("lone_surrogates", edit=surrogates),
     Entry("code_that_breaks_parsers", edit=deep_code, deserves={"02.attention": 0, "02.effective_tokens": 0}),
-    Entry("ten_thousand_cells", edit=many_cells),
+    Entry("ten_thousand_cells", edit=many_cells, problem="cells"),
     Entry("sixty_megabytes_of_code", edit=much_code, problem="code"),
     built("link_to_another_notebook", symlink, "link to another file"),
     built("link_to_another_learner", folder_symlink, "link to another folder"),
