@@ -228,7 +228,7 @@ def repeat_kv(x, groups):
         Property("each query head gets its own", 2, _repeat_each),
         Property("groups of one, and one group", 1, _repeat_one),
     ],
-    ready=("lib.attention.grouped_attention",),
+    ready=("lib.attention.grouped_attention", "lib.lesson.handmade.fill.repeat_kv"),
     hints=(
         "Which axis is the heads'? Each of its entries should stand `groups` times in a row.",
         "PyTorch has two ways to repeat: `repeat` tiles the whole (1 2 1 2), `repeat_interleave` repeats each entry "

@@ -377,7 +377,7 @@ def pre_norm_block(x, norm1, attend, norm2, mlp):
         Property("each half reads the right normed copy", 2, _block_reads, proof=False),
         Property("any norms, attention and MLP", 1, _block_agrees),
     ],
-    ready=("lib.transformer.Block",),
+    ready=("lib.transformer.Block", "lib.lesson.handmade.fill.pre_norm_block"),
     hints=(
         "It is two lines of the same form and a return. Draw the river first: x goes straight through, each half "
         "is a loop that leaves it, passes a norm, does its work, and flows back in with a plus.",

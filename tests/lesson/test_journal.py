@@ -221,6 +221,9 @@ def test_a_mistake_is_one_line(capsys, arguments, says):
     assert end.value.code == 2 and told.count("\n") == 1 and says in told
 
 
+REMOVE = "Remove 5 files: all checks, predictions, decisions, answers in use and parts of your transformer?"
+
+
 def test_remove_asks_first(own_home):
     assert "Nothing is kept" in run("--remove").output
     fill()
@@ -229,5 +232,5 @@ def test_remove_asks_first(own_home):
     assert ran.exit_code and len(checks()[0]) == 3 and predictions.load("02")
     assert run("--remove").exit_code, "nobody answers"
     ran = run("--remove", input="y\n")
-    assert ran.exit_code == 0 and "Remove 5 files: all checks, predictions, decisions and answers in use?" in ran.output
+    assert ran.exit_code == 0 and REMOVE in ran.output
     assert checks() == ([], []) and not predictions.everything() and not [p for p in own_home.rglob("*") if p.is_file()]

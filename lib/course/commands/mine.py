@@ -20,10 +20,10 @@ PROMPT = "The capital of France is"
 def mine(
     out: Path | None, speak: str | None, tokens: int, model: Path | None, add: Path | None, forget: str | None
 ) -> None:
-    """Your transformer: which parts of it you have written, and the file that they make.
+    """Show your own transformer: what you have written of it.
 
-    A part joins whenever its check passes in a lesson; wherever one is missing the course's stands in. Once all are
-    yours, the file needs nothing of the course: it reads a real model's weights and writes.
+    It is one file. A part joins whenever its check passes in a lesson; wherever one is missing the course's stands in.
+    Once all are yours, the file needs nothing of the course: it reads a real model's weights and writes.
     """
     if forget:
         gone = parts.forget([forget])
