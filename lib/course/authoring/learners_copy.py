@@ -21,8 +21,9 @@ from lib.lesson.series import Lesson, find
 from lib.sources.places import ROOT
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
-ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "lesson/handmade",
-         "course", "course/headless", "course/own_copy", "course/setup", "course/training_run")  # fmt: skip
+ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
+         "lesson/handmade", "course/headless", "course/own_copy", "course/setup",
+         "course/training_run")  # fmt: skip
 COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "mine", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("as_ipython", "closure", "exercise", "outline", "properties", "reach", "result", "standing", "verdict")
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
