@@ -21,6 +21,21 @@ def repeat_kv(x, groups):
     return x.repeat_interleave(groups, dim=1)  # (B, H, S, Dh)
 
 
+MULTI_HEAD = '''
+def multi_head(x, w, n_head, n_kv_head, attend, turn):
+    B, T, D = x.shape
+    q = (x @ w["q"].T).view(B, T, n_head, -1).transpose(1, 2)  # (B, H, T, Dh)
+    k = (x @ w["k"].T).view(B, T, n_kv_head, -1).transpose(1, 2)  # (B, K, T, Dh)
+    v = (x @ w["v"].T).view(B, T, n_kv_head, -1).transpose(1, 2)  # (B, K, T, Dh)
+    q, k = turn(q), turn(k)
+    G = n_head // n_kv_head
+    k, v = k.repeat_interleave(G, dim=1), v.repeat_interleave(G, dim=1)  # (B, H, T, Dh) each
+    heard = attend(q, k, v)  # (B, H, T, Dh)
+    side = heard.transpose(1, 2).reshape(B, T, -1)  # (B, T, H Dh)
+    return side @ w["out"].T  # (B, T, D)
+'''
+
+
 def induction_score(weights, tokens):
     found = []
     for t in range(len(tokens)):
@@ -83,6 +98,28 @@ ANSWERS = {
                "Some head got something else"),
         Mutant("flat", "x.repeat_interleave(groups, dim=1)", "x.repeat_interleave(groups)", "The shape of the result"),
         Mutant("forgot return", "return x", "x", "Did you forget `return`?"),
+    )),
+    "03.multi_head": Answer(MULTI_HEAD, (
+        Mutant("no last matrix", 'side @ w["out"].T', "side", "never passes"),
+        Mutant("stream added", 'return side @', 'return x + side @', "The plus is the Block's"),
+        Mutant("one reshape", '(x @ w["q"].T).view(B, T, n_head, -1).transpose(1, 2)',
+               '(x @ w["q"].T).reshape(B, n_head, T, -1)', "one `reshape`"),
+        Mutant("heads not side by side", "heard.transpose(1, 2).reshape(B, T, -1)", "heard.reshape(B, T, -1)",
+               "not put side by side"),
+        Mutant("keys and values swapped", "attend(q, k, v)", "attend(q, v, k)", "it was handed what"),
+        Mutant("keys from the queries", 'w["k"].T', 'w["v"].T', "it was handed what"),
+        Mutant("values turned", "q, k = turn(q), turn(k)", "q, k, v = turn(q), turn(k), turn(v)", "values are turned"),
+        Mutant("keys not turned", "turn(q), turn(k)", "turn(q), k", "keys are not turned"),
+        Mutant("queries not turned", "turn(q), turn(k)", "q, turn(k)", "queries are not turned"),
+        Mutant("turned twice", "turn(q), turn(k)", "turn(turn(q)), turn(k)", "turned twice"),
+        Mutant("turned before the cut", "q, k = turn(q), turn(k)", 'q, k = turn(x @ w["q"].T), turn(k)',
+               "cut into heads first"),
+        Mutant("whole set repeated", "k.repeat_interleave(G, dim=1), v.repeat_interleave(G, dim=1)",
+               "k.repeat(1, G, 1, 1), v.repeat(1, G, 1, 1)", "in a row"),
+        Mutant("groups forgotten", "k, v = k.repeat_interleave(G, dim=1), v.repeat_interleave(G, dim=1)", "pass",
+               "`attend` takes heads"),
+        Mutant("not transposed", 'x @ w["q"].T', 'x @ w["q"]', "Your code raised"),
+        Mutant("forgot return", "return side", "side", "Did you forget `return`?"),
     )),
     "03.induction_score": Answer(induction_score, (
         Mutant("the copy itself", "t, s + 1", "t, s", "the earlier copy itself"),

@@ -1,6 +1,7 @@
 """Lesson 04, the transformer: references and mutants."""
 
 import torch
+import torch.nn.functional as F
 
 from lib.answers import Answer, Mutant
 
@@ -16,6 +17,18 @@ def count_params(d_model, d_ff, n_layers, vocab):
 def rms_norm(x, weight, eps):
     square = x.pow(2).mean(-1, keepdim=True)  # (..., 1)
     return x / torch.sqrt(square + eps) * weight  # (..., D)
+
+
+def gated_mlp(x, w_gate, w_up, w_down):
+    gate = F.silu(x @ w_gate.T)  # (..., F)
+    return (gate * (x @ w_up.T)) @ w_down.T  # (..., D)
+
+
+def transformer(tokens, table, blocks, norm, head):
+    x = table[tokens]  # (B, T, D)
+    for block in blocks:
+        x = block(x)  # (B, T, D)
+    return norm(x) @ head.T  # (B, T, V)
 
 
 def pre_norm_block(x, norm1, attend, norm2, mlp):
@@ -76,6 +89,41 @@ ANSWERS = {
                                                        "norm2(old))", "before attention wrote"),
         Mutant("MLP forgotten", "return x + mlp(norm2(x))", "return x", "MLP writes never"),
         Mutant("attention forgotten", "x = x + attend(norm1(x))", "pass", "attention writes never"),
+    )),
+    "04.gated_mlp": Answer(gated_mlp, (
+        Mutant("sigmoid", "F.silu(x @ w_gate.T)", "(x @ w_gate.T).sigmoid()", "plain sigmoid"),
+        Mutant("ReLU", "F.silu", "F.relu", "ReLU"),
+        Mutant("GELU", "F.silu", "F.gelu", "GELU"),
+        Mutant("no bend", "F.silu(x @ w_gate.T)", "x @ w_gate.T", "Nothing bends"),
+        Mutant("swapped", "gate = F.silu(x @ w_gate.T)", "gate = F.silu(x @ w_up.T)\n    w_up = w_gate",
+               "swapped"),
+        Mutant("bent after the product", "return (gate * (x @ w_up.T))", "return F.silu((x @ w_gate.T) * (x @ w_up.T))",
+               "bends the product"),
+        Mutant("added", "gate * (x", "gate + (x", "are added"),
+        Mutant("no gate", "gate * (x @ w_up.T)", "F.silu(x @ w_up.T)", "gate is not used"),
+        Mutant("no up", "(gate * (x @ w_up.T))", "gate", "`w_up` is not used"),
+        Mutant("stream added", "return (gate", "return x + (gate", "The plus is the Block's"),
+        Mutant("not transposed", "w_up.T", "w_up", "Your code raised"),
+        Mutant("over everything", "F.silu(x @ w_gate.T)", "F.silu(x @ w_gate.T) / (1 + x.square().sum())", "3 ln 3"),
+        Mutant("forgot return", "return (gate", "(gate", "Did you forget `return`?"),
+    )),
+    "04.transformer": Answer(transformer, (
+        Mutant("no norm", "norm(x) @", "x @", "last norm is missing"),
+        Mutant("norm first", "x = table[tokens]", "x, norm = norm(table[tokens]), lambda x: x", "norm comes first"),
+        Mutant("norm after each", "x = block(x)  # (B, T, D)\n    return norm(x)", "x = norm(block(x))\n    return x",
+               "after every Block"),
+        Mutant("reversed", "in blocks", "in blocks[::-1]", "reverse order"),
+        Mutant("one Block", "in blocks", "in blocks[:1]", "Only the first Block"),
+        Mutant("last left out", "in blocks", "in blocks[:-1]", "last Block is left out"),
+        Mutant("first left out", "in blocks", "in blocks[1:]", "first Block is left out"),
+        Mutant("added again", "x = block(x)", "x = x + block(x)", "once more"),
+        Mutant("each reads the embedding", "    for block in blocks:\n        x = block(x)  # (B, T, D)\n",
+               "    x = sum(block(x) for block in blocks) if blocks else x\n", "reads the embedding"),
+        Mutant("shares", "norm(x) @ head.T", "(norm(x) @ head.T).softmax(-1)", "Without Blocks"),
+        Mutant("last position only", "norm(x) @ head.T", "norm(x)[:, -1] @ head.T", "The shape of the logits"),
+        Mutant("head not transposed", "head.T", "head", "Your code raised"),
+        Mutant("tied", "@ head.T", "@ table.T", "Without Blocks"),
+        Mutant("forgot return", "return norm", "norm", "Did you forget `return`?"),
     )),
     "04.count_params": Answer(count_params, (
         Mutant("head counted too", "vocab * d_model", "2 * vocab * d_model", "counted twice"),

@@ -3,6 +3,7 @@
 from html import escape
 
 from lib.lesson import predictions
+from lib.lesson.handmade import parts as handmade
 from lib.lesson.journal import Chapter, Overview, Standing
 from lib.lesson.predictions import Guess
 
@@ -23,6 +24,8 @@ def page(overview: Overview) -> str:
         e = following.exercise
         parts.append(f"<p>Next: <code>{escape(e.id)}</code>, {escape(e.title)} ({_n(e.points, 'point')}, "
                      f"about {_n(e.minutes, 'minute')}).</p>")  # fmt: skip
+    if line := handmade.standing():
+        parts.append(f"<p>{escape(line)}</p>")
     parts += [f'<p class="note">{escape(note)}</p>' for note in overview.notes]
     parts += map(_chapter, overview.chapters)
     parts += ["<section><h2>Predictions</h2>", *(f"<p>{escape(line)}</p>" for line in

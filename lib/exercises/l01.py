@@ -391,7 +391,7 @@ def rotary(x, positions, theta=10000.0):
         Property("only the distance counts", 1, _rotary_distance, proof=False),
         Property("any vectors", 1, _rotary_any),
     ],
-    ready=("lib.embedding.rotate", "lib.embedding.rotary_angles"),
+    ready=("lib.embedding.rotate", "lib.embedding.rotary_angles", "lib.lesson.handmade.fill.rotary"),
     hints=(
         "Make the angles first, a table of shape (T, Dh/2): a column of positions times a row of speeds.",
         "half = x.shape[1] // 2; speeds = theta ** (-2 * torch.arange(half) / x.shape[1]); angle = positions[:, None] "

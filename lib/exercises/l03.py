@@ -228,7 +228,7 @@ def repeat_kv(x, groups):
         Property("each query head gets its own", 2, _repeat_each),
         Property("groups of one, and one group", 1, _repeat_one),
     ],
-    ready=("lib.attention.grouped_attention",),
+    ready=("lib.attention.grouped_attention", "lib.lesson.handmade.fill.repeat_kv"),
     hints=(
         "Which axis is the heads'? Each of its entries should stand `groups` times in a row.",
         "PyTorch has two ways to repeat: `repeat` tiles the whole (1 2 1 2), `repeat_interleave` repeats each entry "
@@ -357,4 +357,188 @@ def induction_score(weights, tokens):
     ),
 )
 
-EXERCISES = [SPLIT_HEADS, MERGE_HEADS, REPEAT_KV, INDUCTION_SCORE]
+# --- multi_head ---------------------------------------------------------------------------------------------
+
+
+def _layer_sizes(rng, G):
+    """B, T, D, K, Dh, all different, and none of H Dh, K Dh equal to D: no mix-up has the right shape by chance."""
+    B, T, K, Dh = (int(n) for n in torch.tensor([2, 3, 5, 4])[torch.randperm(4, generator=rng)])
+    return B, T, K * G * Dh + 1, K, Dh
+
+
+def _layer_weights(rng, D, H, K, Dh):
+    """The four matrices of a layer, each (out, in)."""
+    sizes = {"q": (H * Dh, D), "k": (K * Dh, D), "v": (K * Dh, D), "out": (D, H * Dh)}
+    return {name: normal(rng, *size) / size[1] ** 0.5 for name, size in sizes.items()}
+
+
+def _as_it_is(x):
+    return x
+
+
+def _cut(x, heads):
+    """(B, T, heads · Dh) -> (B, heads, T, Dh)."""
+    return torch.stack(x.chunk(heads, dim=-1), dim=1)
+
+
+def _beside(x):
+    """(B, H, T, Dh) -> (B, T, H · Dh)."""
+    return torch.cat(x.unbind(1), dim=-1)
+
+
+def _handed(what, want, *given):
+    """Raise Wrong unless a function of ours was handed heads of the right shape."""
+    for x in given:
+        size = tuple(x.shape)
+        require(size == want, f"`{what}` takes heads, of shape (B, heads, T, Dh); it was handed something else.",
+                f"handed {size}, expected {want}")
+
+
+def _layer(answer, rng, attend, turn=_as_it_is, G=1):
+    """The answer's result, its shape checked; x, w; and q, k, v by hand, in heads and before any turn."""
+    B, T, D, K, Dh = _layer_sizes(rng, G)
+    H = K * G
+    x, w = normal(rng, B, T, D), _layer_weights(rng, D, H, K, Dh)
+
+    def look_up(q, k, v):
+        _handed("attend", (B, H, T, Dh), q, k, v)
+        return attend(q, k, v)
+
+    def place(x):
+        require(x.dim() == 4 and x.shape[-2:] == (T, Dh),
+                "`turn` takes heads, of shape (B, heads, T, Dh): cut into heads first, then turn.",
+                f"handed {tuple(x.shape)}")
+        return turn(x)
+
+    got = answer(x, w, H, K, look_up, place)
+    require(tuple(getattr(got, "shape", ())) != (B, T, H * Dh),
+            'What the heads brought never passes `w["out"]`: the last matrix mixes it.')
+    shape(got, (B, T, D), "the layer's output")
+    q, k, v = (_cut(x @ w[name].T, heads) for name, heads in (("q", H), ("k", K), ("v", K)))
+    return got, x, w, q, k, v
+
+
+def _wide(x, G):
+    return x.repeat_interleave(G, dim=1)
+
+
+def _out(heads, w):
+    return _beside(heads) @ w["out"].T
+
+
+def _layer_shape(answer, rng):
+    for G in (1, 2):
+        _layer(answer, rng, lambda q, k, v: q, G=G)
+
+
+def _layer_heads(answer, rng):
+    for i, name in enumerate("qkv"):
+        got, x, w, *parts = _layer(answer, rng, lambda *given, i=i: given[i])
+        B, H, T, Dh = parts[0].shape
+        flat = x @ w[name].T  # (B, T, H · Dh)
+        want = _out(parts[i], w)  # (B, T, D)
+        require(differs(got, x + want).any(), "The stream x is added to the result. The plus is the Block's; a layer "
+                                              "returns what it wrote and nothing else.")
+        require(differs(got, _out(flat.reshape(B, H, T, Dh), w)).any(),
+                "The cut into heads is one `reshape`: the right shape with the wrong numbers. Cut the width, then move "
+                "the heads' axis.")
+        require(differs(got, parts[i].reshape(B, T, -1) @ w["out"].T).any(),
+                "The heads are not put side by side: move the heads' axis back next to the width, then join the two.")
+        other = {"q": "k", "k": "v", "v": "k"}[name]
+        require(differs(got, _out(_cut(x @ w[other].T, H), w)).any(),
+                f'Where `attend` should find `{name}`, it was handed what `w["{other}"]` makes.')
+        close(got, want, f"With an `attend` that hands on its `{name}`, the layer must return that, head beside head, "
+                         'times `w["out"]` transposed. It does not.', atol=1e-4)
+
+
+def _layer_turns(answer, rng):
+    def turn(x):
+        return 2 * x + torch.arange(x.size(-2))[:, None]  # each position its own
+
+    for i, name in enumerate("qkv"):
+        got, _x, w, *parts = _layer(answer, rng, lambda *given, i=i: given[i], turn)
+        plain, turned = _out(parts[i], w), _out(turn(parts[i]), w)
+        if name == "v":
+            require(differs(got, turned).any(), "The values are turned as well. Where a token stands decides who "
+                                                "listens to whom, not what is said: turn queries and keys only.")
+        else:
+            what = {"q": "queries", "k": "keys"}[name]
+            require(differs(got, plain).any(), f"The {what} are not turned: without `turn` nobody knows where a token "
+                                               "stands.")
+            require(differs(got, _out(turn(turn(parts[i])), w)).any(), f"The {what} are turned twice.")
+        close(got, plain if name == "v" else turned,
+              f"With an `attend` that hands on its `{name}`, the result differs.", atol=1e-4)
+
+
+def _layer_groups(answer, rng):
+    G = integer(rng, 2, 3)
+    for i, name in enumerate("qkv"):
+        got, _x, w, *parts = _layer(answer, rng, lambda *given, i=i: given[i], G=G)
+        if name != "q":
+            tiled = parts[i].repeat(1, G, 1, 1)
+            require(differs(got, _out(tiled, w)).any(),
+                    "Query heads of one group are neighbours: each key/value head must stand several times *in a row*. "
+                    "Yours repeats the whole set.")
+            parts[i] = _wide(parts[i], G)
+        close(got, _out(parts[i], w), "With fewer key/value heads than query heads the result differs: query head h "
+                                      "listens to key/value head h // (n_head // n_kv_head).", atol=1e-4)
+
+
+def _layer_agrees(answer, rng):
+    def attend(q, k, v):
+        T = q.size(-2)
+        scores = q @ k.transpose(-2, -1) / q.size(-1) ** 0.5  # (B, H, T, T)
+        return scores.masked_fill(~torch.ones(T, T, dtype=torch.bool).tril(), float("-inf")).softmax(-1) @ v
+
+    def turn(x):
+        return x.roll(1, -1) * torch.linspace(-1, 1, x.size(-2))[:, None]
+
+    for G in (1, integer(rng, 2, 3)):
+        got, _x, w, q, k, v = _layer(answer, rng, attend, turn, G)
+        close(got, _out(attend(turn(q), _wide(turn(k), G), _wide(v, G)), w),
+              "With real attention between the tokens the result differs from the layer written out.", atol=1e-4)
+
+
+MULTI_HEAD = Exercise(
+    id="03.multi_head",
+    title="The whole layer",
+    points=9,
+    difficulty=3,
+    minutes=25,
+    prompt="""
+Write `multi_head(x, w, n_head, n_kv_head, attend, turn)`, an attention layer on bare tensors. `x` is (B, T, D). `w` is
+a dictionary of four matrices, kept as PyTorch keeps them, (out, in), so `x @ w["q"].T` makes the queries:
+
+- `w["q"]` is (H · Dh, D), `w["k"]` and `w["v"]` are (K · Dh, D), with H = `n_head` and K = `n_kv_head`;
+- `w["out"]` is (D, H · Dh), the matrix $W^O$ that mixes what the heads brought.
+
+Cut queries, keys and values into heads. Let `turn(heads)`, (B, heads, T, Dh) to the same shape, write the positions
+into queries and keys, not into values. Give each query head its own keys and values, H of each. `attend(q, k, v)`
+does the look-up for all heads at once, (B, H, T, Dh) three times to (B, H, T, Dh). Return (B, T, D). Your
+`split_heads`, `merge_heads` and `repeat_kv` from above are at your service.
+""",
+    stub='''
+def multi_head(x, w, n_head, n_kv_head, attend, turn):
+    """(B, T, D) -> (B, T, D): project, cut into heads, turn, attend, put side by side, mix."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("heads of the right shape, and back", 1, _layer_shape, proof=False),
+        Property("each head its slice, then mixed", 2, _layer_heads),
+        Property("queries and keys are turned, values are not", 2, _layer_turns),
+        Property("groups share keys and values", 2, _layer_groups),
+        Property("with real attention", 2, _layer_agrees),
+    ],
+    ready=("lib.attention.MultiHeadAttention", "lib.lesson.handmade.fill.multi_head"),
+    forbidden=("MultiheadAttention", "multi_head_attention_forward"),
+    hints=(
+        "Seven lines: three projections cut into heads, two turns, a repeat for keys and values, the look-up, and the "
+        "way back.",
+        "q = split_heads(x @ w[\"q\"].T, n_head), and so for k and v with n_kv_head. Then q, k = turn(q), turn(k). How "
+        "many query heads listen to one key/value head?",
+        "k, v = repeat_kv(k, n_head // n_kv_head), repeat_kv(v, n_head // n_kv_head); heard = attend(q, k, v); and "
+        "return merge_heads(heard) @ w[\"out\"].T.",
+    ),
+)
+
+EXERCISES = [SPLIT_HEADS, MERGE_HEADS, REPEAT_KV, MULTI_HEAD, INDUCTION_SCORE]

@@ -1,5 +1,7 @@
 """Lesson 04, the transformer: the exercises."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -375,7 +377,7 @@ def pre_norm_block(x, norm1, attend, norm2, mlp):
         Property("each half reads the right normed copy", 2, _block_reads, proof=False),
         Property("any norms, attention and MLP", 1, _block_agrees),
     ],
-    ready=("lib.transformer.Block",),
+    ready=("lib.transformer.Block", "lib.lesson.handmade.fill.pre_norm_block"),
     hints=(
         "It is two lines of the same form and a return. Draw the river first: x goes straight through, each half "
         "is a loop that leaves it, passes a norm, does its work, and flows back in with a plus.",
@@ -532,4 +534,245 @@ def catches_leak(model):
     ),
 )
 
-EXERCISES = [RMS_NORM, PRE_NORM_BLOCK, COUNT_PARAMS, CATCHES_LEAK]
+# --- gated_mlp ----------------------------------------------------------------------------------------------
+
+
+def _silu(z):
+    return z / (1 + (-z).exp())
+
+
+def _mlp(x, gate, up, down):
+    return (_silu(x @ gate.T) * (x @ up.T)) @ down.T
+
+
+def _mlp_told_apart(got, x, gate, up, down):
+    g, u = x @ gate.T, x @ up.T  # (…, F) each
+    right = _mlp(x, gate, up, down)
+    slips = (
+        (g.sigmoid() * u @ down.T, "The gate is a plain sigmoid. SiLU is z times the sigmoid of z."),
+        (g.relu() * u @ down.T, "The gate bends like ReLU; here it is SiLU."),
+        (F.gelu(g) * u @ down.T, "The gate bends like GELU; here it is SiLU."),
+        (g * u @ down.T, "Nothing bends: without SiLU the gate is one more product."),
+        (g * _silu(u) @ down.T, "Gate and up are swapped: SiLU bends the gate, and `up` stays straight."),
+        (_silu(g * u) @ down.T, "SiLU bends the product; it must bend the gate alone, before the product."),
+        ((_silu(g) + u) @ down.T, "Gate and up are added. A gate multiplies: it decides how much passes."),
+        (_silu(u) @ down.T, "The gate is not used."),
+        (_silu(g) @ down.T, "`w_up` is not used."),
+        (x + right, "The stream x is added to the result. The plus is the Block's."),
+    )
+    for slip, says in slips:
+        require(differs(got, slip).any() or not differs(slip, right).any(), says)
+    return got
+
+
+def _mlp_sizes(rng):
+    """Two leading axes, D and F, all different."""
+    D = integer(rng, 4, 6)
+    return 2, 3, D, D + integer(rng, 2, 5)
+
+
+def _mlp_weights(rng, D, F_):
+    return normal(rng, F_, D), normal(rng, F_, D), normal(rng, D, F_)
+
+
+def _mlp_by_hand(answer, rng):
+    x, ln3 = torch.tensor([[1.0, 2.0]]), math.log(3.0)  # the sigmoid of ln 3 is 3/4
+    gate = torch.tensor([[ln3, 0.0], [0.0, 0.0], [-100.0, 0.0]])  # (F = 3, D = 2)
+    up = torch.tensor([[0.0, 2.0], [1.0, 1.0], [5.0, 5.0]])  # (F, D)
+    down = torch.tensor([[1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])  # (D, F)
+    got = _mlp_told_apart(finite(shape(answer(x, gate, up, down), (1, 2))), x, gate, up, down)
+    close(got, torch.tensor([[3 * ln3, 0.0]]),
+          "Three features: one whose gate says ln 3 and whose value is 4, one with a gate of 0, one shut. "
+          "SiLU(ln 3) is 3/4 of ln 3, so the result is (3 ln 3, 0).", atol=1e-4)
+
+
+def _mlp_alone(answer, rng):
+    B, T, D, F_ = _mlp_sizes(rng)
+    x, weights = normal(rng, B, T, D), _mlp_weights(rng, D, F_)
+    whole = shape(answer(x, *weights), (B, T, D))
+    close(answer(x[0, 0], *weights), whole[0, 0], "One vector alone gives another result than the same vector among "
+                                                  "others: each position is worked on by itself.", atol=1e-4)
+
+
+def _mlp_gate(answer, rng):
+    B, T, D, F_ = _mlp_sizes(rng)
+    x, (gate, up, down) = normal(rng, B, T, D).abs() + 0.5, _mlp_weights(rng, D, F_)
+    f = integer(rng, 0, F_ - 1)
+    open_ = _mlp_told_apart(shape(answer(x, gate, up, down), (B, T, D)), x, gate, up, down)
+    shut = gate.clone()
+    shut[f] = -100.0  # x is positive, so this gate never opens
+    got = finite(shape(answer(x, shut, up, down), (B, T, D)))
+    require(differs(got, open_).any(), "A gate that shuts changes nothing: `w_gate` is not used.")
+    without = torch.arange(F_) != f
+    close(got, _mlp(x, shut[without], up[without], down[:, without]),
+          "A feature whose gate is shut must write nothing; yours still does.", atol=1e-4)
+
+
+def _mlp_agrees(answer, rng):
+    B, T, D, F_ = _mlp_sizes(rng)
+    x, weights = normal(rng, B, T, D), _mlp_weights(rng, D, F_)
+    got = _mlp_told_apart(shape(answer(x, *weights), (B, T, D)), x, *weights)
+    close(got, _mlp(x, *weights), "On random weights the result differs from the formula.", atol=1e-4)
+
+
+GATED_MLP = Exercise(
+    id="04.gated_mlp",
+    title="The MLP of Llama",
+    points=6,
+    difficulty=1,
+    minutes=8,
+    prompt="""
+Write `gated_mlp(x, w_gate, w_up, w_down)`, the right one of the two formulas above, with $f$ = SiLU,
+$\\mathrm{SiLU}(z) = z \\cdot \\mathrm{sigmoid}(z)$. `x` is (..., D). The matrices are kept as PyTorch keeps them, (out,
+in): `w_gate` and `w_up` are (F, D), `w_down` is (D, F). No biases. Return (..., D).
+""",
+    stub='''
+def gated_mlp(x, w_gate, w_up, w_down):
+    """(..., D), (F, D), (F, D), (D, F) -> (..., D): widen, gate, narrow."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("three features, by hand", 1, _mlp_by_hand, proof=False),
+        Property("each position on its own", 1, _mlp_alone, proof=False),
+        Property("a shut gate lets nothing pass", 2, _mlp_gate),
+        Property("any weights", 2, _mlp_agrees),
+    ],
+    ready=("lib.transformer.GatedMLP", "lib.transformer.MLP", "lib.lesson.handmade.fill.gated_mlp"),
+    hints=(
+        "Two roads from D to F, one of them bent; multiply them number by number; one road back.",
+        "x @ w_gate.T has shape (..., F), and so has x @ w_up.T. F.silu bends one of them. Which?",
+        "return (F.silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T.",
+    ),
+)
+
+# --- transformer --------------------------------------------------------------------------------------------
+
+
+def _model_given(rng, n_layer=3):
+    """Tokens, table, blocks that don't commute, a norm and a head of its own; V, D, B, T all different."""
+    B, T, D, V = 2, 3, 5, integer(rng, 7, 9)
+    tokens = torch.randint(V, (B, T), generator=rng)  # (B, T)
+    table, head, matrices = normal(rng, V, D), normal(rng, V, D), normal(rng, n_layer, D, D)
+
+    def block(i):
+        return lambda x: x + (x @ matrices[i] / D**0.5 + i).tanh()  # (B, T, D)
+
+    def norm(x):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt() + 0.5  # (B, T, D)
+
+    return tokens, table, [block(i) for i in range(n_layer)], norm, head
+
+
+def _model(tokens, table, blocks, norm, head):
+    x = table[tokens]  # (B, T, D)
+    for block in blocks:
+        x = block(x)
+    return norm(x) @ head.T  # (B, T, V)
+
+
+def _model_told_apart(got, tokens, table, blocks, norm, head):
+    right = _model(tokens, table, blocks, norm, head)
+    x = table[tokens]  # (B, T, D)
+    after_each = x
+    for block in blocks:
+        after_each = norm(block(after_each))
+    twice = x
+    for block in blocks:
+        twice = twice + block(twice)
+    beside = torch.stack([block(x) for block in blocks]).sum(0)  # (B, T, D)
+    slips = (
+        (_model(tokens, table, blocks, lambda x: x, head), "The last norm is missing: the head reads a normed stream."),
+        (_model(tokens, table, [norm, *blocks], lambda x: x, head), "The norm comes first; it belongs after the last "
+                                                                    "Block, before the head."),
+        (after_each @ head.T, "The norm is taken after every Block; it stands once, before the head."),
+        (_model(tokens, table, blocks[::-1], norm, head), "The Blocks run in reverse order."),
+        (_model(tokens, table, blocks[:1], norm, head), "Only the first Block runs."),
+        (_model(tokens, table, blocks[:-1], norm, head), "The last Block is left out."),
+        (_model(tokens, table, blocks[1:], norm, head), "The first Block is left out."),
+        (_model(tokens, table, [], norm, head), "No Block runs."),
+        (norm(twice) @ head.T,
+         "Each Block's result is added to the stream once more. A Block adds by itself: its result is the new stream."),
+        (norm(beside) @ head.T, "Every Block reads the embedding; each must read what the one before it left."),
+        (right.softmax(-1), "These are shares. A model returns scores, logits; the softmax comes later."),
+        (right.log_softmax(-1), "These are log-shares. A model returns scores, logits; the softmax comes later."),
+        (_model(tokens, table, blocks, norm, table),
+         "The head is the embedding table. A model may tie the two, but here `head` is handed to you."),
+    )
+    for slip, says in slips:
+        require(differs(got, slip).any() or not differs(slip, right).any(), says)
+    return got
+
+
+def _model_shape(answer, rng):
+    given = _model_given(rng)
+    shape(answer(*given), (*given[0].shape, len(given[4])), "the logits")
+
+
+def _model_look_up(answer, rng):
+    tokens, table, _, _, head = _model_given(rng)
+    got = shape(answer(tokens, table, [], lambda x: x, head), (*tokens.shape, len(head)), "the logits")
+    close(got, table[tokens] @ head.T, "Without Blocks, and with a norm that does nothing, the logits must be each "
+                                       "token's row of the table, compared with each row of the head.", atol=1e-4)
+
+
+def _model_order(answer, rng):
+    given = _model_given(rng)
+    got = _model_told_apart(shape(answer(*given), (*given[0].shape, len(given[4])), "the logits"), *given)
+    close(got, _model(*given), "With three Blocks the logits differ.", atol=1e-4)
+
+
+def _model_calls(answer, rng):
+    tokens, table, blocks, norm, head = _model_given(rng, integer(rng, 4, 6))
+    order = []
+
+    def spied(name, function):
+        def inner(x):
+            order.append(name)
+            return function(x)
+
+        return inner
+
+    answer(tokens, table, [spied(i, block) for i, block in enumerate(blocks)], spied("norm", norm), head)
+    require(order == [*range(len(blocks)), "norm"],
+            "Each Block must run once, in order, and then the norm, once.", f"what ran: {order}")
+
+
+def _model_any(answer, rng):
+    given = _model_given(rng, integer(rng, 4, 6))
+    got = shape(answer(*given), (*given[0].shape, len(given[4])), "the logits")
+    close(_model_told_apart(got, *given), _model(*given), "With more Blocks the logits differ.", atol=1e-4)
+
+
+TRANSFORMER = Exercise(
+    id="04.transformer",
+    title="The whole model",
+    points=7,
+    difficulty=1,
+    minutes=10,
+    prompt="""
+Write `transformer(tokens, table, blocks, norm, head)`. `tokens` is (B, T), whole numbers; `table` is the embedding,
+(V, D); `blocks` is a list of functions and `norm` a function, each from (B, T, D) to (B, T, D); `head` is (V, D), a row
+for each token that might come next. Look the tokens up, run the Blocks in order, norm once, and compare each position
+with each row of the head. Return the logits, (B, T, V).
+""",
+    stub='''
+def transformer(tokens, table, blocks, norm, head):
+    """(B, T) -> (B, T, V): look up, Blocks, norm, compare with every token."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("logits of the right shape", 1, _model_shape, proof=False),
+        Property("look up, and compare", 1, _model_look_up),
+        Property("three Blocks and a norm", 2, _model_order),
+        Property("each runs once, in order", 1, _model_calls, proof=False),
+        Property("any number of Blocks", 2, _model_any),
+    ],
+    ready=("lib.transformer.Transformer", "lib.lesson.handmade.fill.transformer"),
+    hints=(
+        "Four lines: the stream's beginning, a loop, and what comes after it.",
+        "table[tokens] picks a row for each token. In the loop, what a Block returns is the new stream.",
+        "x = table[tokens]; for block in blocks: x = block(x); return norm(x) @ head.T.",
+    ),
+)
+
+EXERCISES = [RMS_NORM, GATED_MLP, PRE_NORM_BLOCK, TRANSFORMER, COUNT_PARAMS, CATCHES_LEAK]

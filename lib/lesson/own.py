@@ -288,7 +288,7 @@ def keep(id: str, cells: Cells) -> Path:
     """
     found = seam(id)
     source = standing_alone(cells, found)
-    problem = _tried(found, source)[1]
+    problem = tried(found, source)[1]
     if problem:
         raise CourseError(f"{id} is not switched on: {problem}")
     told = f"# Your answer to {id}, which later lessons run on. `course use --off {id}` ends that.\n"
@@ -369,7 +369,7 @@ def _try_in_place(id: str, libs: list[Tensor]) -> str:
         source = _path(id).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         return f"its file {_path(id)} cannot be read ({type(error).__name__})."
-    function, problem = _tried(exercise(id), source)
+    function, problem = tried(exercise(id), source)
     if problem:
         return f"{problem} (It is kept in {_path(id)}.)"
     own = Own(id, function)
@@ -388,7 +388,7 @@ def _try_in_place(id: str, libs: list[Tensor]) -> str:
     return problem
 
 
-def _tried(exercise: Exercise, source: str) -> tuple[Callable | None, str]:
+def tried(exercise: Exercise, source: str) -> tuple[Callable | None, str]:
     """The function that an answer's source defines, run by itself, and "" or what is wrong with it."""
     file = f"<your {exercise.id}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # so that errors quote the line

@@ -25,6 +25,7 @@ from lib.device import describe, pick_device, resolve_preset, seed_everything  #
 from lib.errors import CourseError  # noqa: E402
 from lib.lesson import expectations, predictions, series  # noqa: E402
 from lib.lesson.expectations import Claim  # noqa: E402
+from lib.lesson.handmade import parts  # noqa: E402
 from lib.lesson.predictions import Guess  # noqa: E402
 
 T = TypeVar("T")
@@ -49,6 +50,8 @@ def start(number: str, preset: str = "auto", seed: int = 0) -> "Lesson":
         device = pick_device("cpu")
     torch.set_num_threads(_threads())
     print(f"Lesson {found.number}, {found.name}: preset {preset}.")
+    if line := parts.standing():
+        print(line)
     if predictions.own_folder().is_dir():
         from lib.lesson import own  # with the model and the checks, which are of no use where nothing is switched on
 

@@ -33,7 +33,8 @@ SMALL = "--preset smoke --steps 2 --eval-every 2 --eval-batches 1 --batch-size 2
 BASE = {
     "data": "", "doctor": "", "lessons": "", "progress": "", "size": "gpt2", "use": "--list", "run": "02 --out {new}",
     "generate": "--model {talker} --prompt a --max-new-tokens 2", "serve": "--model {talker} --port 0",
-    "grade": "{empty_folder} --out {new}", "lab": "--dir {new} --update", "measure": "02 --preset smoke",
+    "mine": "--model {talker} --tokens 1", "grade": "{empty_folder} --out {new}", "lab": "--dir {new} --update",
+    "measure": "02 --preset smoke",
     "refresh": "--no-run 02", "release": "--lessons 02 --out {new}", "site": "--lessons 02 --out {new}", "train": SMALL,
 }  # fmt: skip
 

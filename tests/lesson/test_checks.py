@@ -1,6 +1,8 @@
 """The core of grading: what a learner's code may do, what it is told, and that both are the same everywhere."""
 
 import dataclasses
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from lib.exercises.result import evaluate
 from lib.exercises.verdict import AnswerError, NotAttempted, Wrong
 from lib.lesson import check, hint
 from lib.lesson.checks import _failed, report
+from lib.lesson.handmade import parts
 
 STUB = "def double(x):\n    raise NotImplementedError\n"
 
@@ -308,3 +311,27 @@ def test_a_mutant_must_be_a_different_program(monkeypatch):
     for mutant, says in zip(bad, ("0 times", "times", "is the reference", "not Python"), strict=True):
         with pytest.raises(CourseError, match=says):
             mutant_source("02.causal_mask", mutant.name)
+
+
+def test_what_passes_in_a_notebook_joins_the_learners_transformer(monkeypatch, tmp_path, capsys):
+    """The source that stood when the check ran, helpers included; not in a script, not below full marks."""
+    monkeypatch.setenv("COURSE_HOME", str(tmp_path))
+    helper = "def helper(n):\n    return torch.arange(n)\n\n\n"
+    cell = helper + "def causal_mask(n):\n    return helper(n)[:, None] >= helper(n)\n"
+    namespace = {}
+    exec("import torch\n" + cell, namespace)
+    check("02.causal_mask", namespace["causal_mask"])
+    assert parts.standing() == "", "a script has no cells"
+    shell = types.SimpleNamespace(user_ns={"In": ["", "import torch", cell, 'check("02.causal_mask", causal_mask)']})
+    monkeypatch.setattr(sys.modules["lib.lesson.checks"], "_in_notebook", lambda: True)
+    monkeypatch.setattr(sys.modules["lib.lesson.checks"], "_show", lambda *given: None)
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    check("02.causal_mask", lambda n: torch.ones(n, n, dtype=torch.bool))
+    assert parts.standing() == ""
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    check("02.causal_mask", namespace["causal_mask"])
+    assert parts.standing() == "", "somebody grades somebody else's"
+    monkeypatch.delenv("NBGRADER_EXECUTION")
+    check("02.causal_mask", namespace["causal_mask"])
+    assert "Your transformer: 1 of 11 parts are yours, next: 01.rotary." in capsys.readouterr().out
+    assert "def helper" in parts.kept()[0]["02.causal_mask"]

@@ -14,6 +14,7 @@ from lib.answers import load, mutant_source, reference_source
 from lib.course.cli import course, main
 from lib.exercises.exercise import exercise, exercises
 from lib.lesson import check, predictions
+from lib.lesson.handmade import parts
 from lib.lesson.journal import Check, checks, journal, record, standings
 from lib.lesson.ledger import Ledger
 from lib.lesson.predictions import Guess
@@ -221,6 +222,19 @@ def test_a_mistake_is_one_line(capsys, arguments, says):
     assert end.value.code == 2 and told.count("\n") == 1 and says in told
 
 
+def test_the_meter_of_the_learners_transformer_is_on_the_page(own_home, tmp_path):
+    fill()
+    ran = run("--html", tmp_path / "p.html")
+    assert "Your transformer" not in ran.output + (tmp_path / "p.html").read_text(encoding="utf-8")
+    parts.keep("02.attention", "x")
+    ran = run("--html", tmp_path / "p.html")
+    assert ran.output.count("Your transformer: 1 of 11 parts are yours, next: 01.rotary.") == 1
+    assert "Your transformer: 1 of 11 parts are yours" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+REMOVE = "Remove 5 files: all checks, predictions, decisions, answers in use and parts of your transformer?"
+
+
 def test_remove_asks_first(own_home):
     assert "Nothing is kept" in run("--remove").output
     fill()
@@ -229,5 +243,5 @@ def test_remove_asks_first(own_home):
     assert ran.exit_code and len(checks()[0]) == 3 and predictions.load("02")
     assert run("--remove").exit_code, "nobody answers"
     ran = run("--remove", input="y\n")
-    assert ran.exit_code == 0 and "Remove 5 files: all checks, predictions, decisions and answers in use?" in ran.output
+    assert ran.exit_code == 0 and REMOVE in ran.output
     assert checks() == ([], []) and not predictions.everything() and not [p for p in own_home.rglob("*") if p.is_file()]

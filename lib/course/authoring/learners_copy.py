@@ -22,8 +22,9 @@ from lib.sources.places import ROOT
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
 ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
-         "course/headless", "course/own_copy", "course/setup", "course/training_run")  # fmt: skip
-COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "progress", "run", "serve", "size", "train", "use")
+         "lesson/handmade", "course/headless", "course/own_copy", "course/setup",
+         "course/training_run")  # fmt: skip
+COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "mine", "progress", "run", "serve", "size", "train", "use")
 EXERCISES = ("as_ipython", "closure", "exercise", "outline", "properties", "reach", "result", "standing", "verdict")
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")

@@ -14,7 +14,7 @@ from lib.lesson.files import write_atomic
 from lib.lesson.series import Lesson
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-KEPT_METADATA = ("tags", "nbgrader", "nbval_reason")
+KEPT_METADATA = ("tags", "nbgrader", "nbval_reason", "jupyter")
 
 
 def refresh(lesson: Lesson, run: bool = True, timeout: float = 900) -> bool:

@@ -7,6 +7,7 @@ import click
 from lib.errors import CourseError
 from lib.lesson import predictions
 from lib.lesson.files import write_atomic
+from lib.lesson.handmade import parts
 from lib.lesson.journal import Chapter, Overview, checks, exported, journal, standings
 
 
@@ -81,6 +82,8 @@ def _show(overview: Overview) -> None:
     if overview.next is not None:
         e = overview.next.exercise
         click.echo(f"Next: {e.id}, {e.title} ({_n(e.points, 'point')}, about {_n(e.minutes, 'minute')}).")
+    if line := parts.standing():
+        click.echo(line)
     click.echo(f"Kept in {predictions.home()}")
 
 
@@ -95,12 +98,12 @@ def _write(path: Path, text: str) -> None:
 def _remove() -> None:
     home, kept = predictions.home(), journal()
     paths = [kept] * kept.exists()
-    for pattern in ("guesses/[0-9][0-9].*", "ledger/[!.]*", "own/*.py"):
+    for pattern in ("guesses/[0-9][0-9].*", "ledger/[!.]*", "own/*.py", "mine/*.py"):
         paths += sorted(home.glob(pattern))
     if not paths:
         click.echo("Nothing is kept of you here.")
         return
-    what = "all checks, predictions, decisions and answers in use"
+    what = "all checks, predictions, decisions, answers in use and parts of your transformer"
     click.confirm(f"Remove {_n(len(paths), 'file')}: {what}?", abort=True)
     try:
         for path in [*paths, *home.glob(".*.lock"), *home.glob("guesses/.*.lock"), *home.glob("ledger/.*.lock")]:

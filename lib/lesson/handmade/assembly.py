@@ -1,0 +1,159 @@
+"""The learner's file, put together: each part that has passed, as it was written; the course's where one is missing."""
+
+import ast
+import contextlib
+import io
+import textwrap
+import time
+import tokenize
+import types
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib.errors import CourseError
+from lib.exercises.closure import bound
+from lib.exercises.exercise import exercise
+from lib.lesson.handmade import parts
+from lib.lesson.own import tried
+from lib.transformer import Config, Transformer
+
+FRAME = Path(__file__).with_name("frame.py")
+BEGIN, END = "# parts\n", "# end of parts\n"
+FILL = "lib.lesson.handmade.fill"
+TOO_SLOW = 100  # times as long as with the course's part
+
+
+def assemble(sources: dict[str, str]) -> str:
+    """The file's text. sources: {id: source} of the learner's parts; the others are imported from the course."""
+    head, _, rest = FRAME.read_text(encoding="utf-8").partition(BEGIN)
+    tail = rest.partition(END)[2]
+    missing = [part for part in parts.PARTS if part.id not in sources]
+    told = f"# {len(sources)} of {len(parts.PARTS)} parts of this file are yours"
+    sections = [f"{told}; the others are imported from the course." if missing else f"{told}: all of them.", ""]
+    if missing:
+        sections += [f"from {FILL} import {', '.join(part.name for part in missing)}", ""]
+    taken = set().union(*(bound(statement) for text in (head, tail) for statement in ast.parse(text).body))
+    taken |= {part.name for part in missing}
+    placed: dict[str, str] = {}  # a statement that stands there already, by its tree
+    for part in parts.PARTS:
+        if part.id in sources:
+            sections += ["", f"# {part.id}: {part.what}", "", _section(part, sources[part.id], taken, placed), ""]
+    return head + "\n".join(sections) + "\n" + tail
+
+
+def _section(part: parts.Part, source: str, taken: set[str], placed: dict[str, str]) -> str:
+    """A part's source, without what stands above it already; in a function of its own where names would meet."""
+    lines, drop, fresh = source.splitlines(), set(), []
+    for statement in ast.parse(source).body:
+        if ast.dump(statement) in placed and bound(statement):
+            first = min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", ()))])
+            drop |= set(range(first - 1, statement.end_lineno))
+        else:
+            fresh.append(statement)
+    names = set().union(*map(bound, fresh))
+    others = {each.name for each in parts.PARTS} - {part.name}
+    if not names & (taken | others):
+        placed |= dict.fromkeys(map(ast.dump, fresh), part.id)
+        taken |= names
+        return "\n".join(line for n, line in enumerate(lines) if n not in drop).strip("\n")
+    taken.add(part.name)
+    wrapper = f"_part_{part.id.replace('.', '_')}"
+    return f"def {wrapper}():\n{_indented(source)}\n    return {part.name}\n\n\n{part.name} = {wrapper}()"
+
+
+def _indented(source: str) -> str:
+    """Source four blanks further in; lines inside a string stay as they are, for they are what the string says."""
+    inside: set[int] = set()
+    middle = {getattr(tokenize, name, None) for name in ("FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END")}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.STRING or token.type in middle:
+            inside |= set(range(token.start[0] + 1, token.end[0] + 1))
+    lines = source.rstrip("\n").splitlines()
+    return "\n".join(
+        line if n in inside else textwrap.indent(line, "    ", bool) for n, line in enumerate(lines, start=1)
+    )
+
+
+def sound(sources: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Those of the learner's parts that pass their check, agree with the course in a small model, and end in good time.
+
+    A line for each other.
+    """
+    standing, notes = {}, []
+    for id, source in sources.items():
+        try:
+            _, problem = tried(exercise(id), source)
+        except CourseError:
+            problem = f"this copy of the course lacks the exercises of lesson {id[:2]}."
+        if problem:
+            notes.append(f"Your {id} is left out: {problem} (It is kept in {parts.path(id)}.)")
+        else:
+            standing[id] = source
+    if not standing:
+        return standing, notes
+    want, usual = _small({})
+    for id, problem in _problems(standing, want, usual):
+        notes.append(f"Your {id} is left out: {problem}")
+        del standing[id]
+    return standing, notes
+
+
+def _problems(sources: dict[str, str], want: Tensor, usual: float) -> Iterable[tuple[str, str]]:
+    """Which parts go wrong in the small model, each tried by itself unless all together do well."""
+    if not _problem(sources, want, usual):
+        return []
+    alone = [(id, _problem({id: source}, want, usual)) for id, source in sources.items()]
+    found = [(id, problem) for id, problem in alone if problem]
+    return found or [(id, "your parts don't work together in a small model; give some back: course mine --forget.")
+                     for id in sources]  # fmt: skip
+
+
+def _problem(sources: dict[str, str], want: Tensor, usual: float) -> str:
+    try:
+        got, seconds = _small(sources)
+    except (Exception, SystemExit) as error:
+        return f"it fails in a small model, {type(error).__name__}: {' '.join(str(error).split())[:200]}."
+    if got.shape != want.shape or not torch.allclose(got, want, rtol=1e-3, atol=1e-4):
+        return "in a small model it gives other results than the course's."
+    if seconds > TOO_SLOW * usual:
+        return f"in a small model it takes {seconds / usual:.0f} times as long as the course's."
+    return ""
+
+
+def _small(sources: dict[str, str]) -> tuple[Tensor, float]:
+    """(logits, seconds) of the file on a small model with weights that matter; the quickest of three."""
+    config = Config.llama(vocab_size=11, block_size=16, n_layer=2, n_head=4, d_model=16, n_kv_head=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        ours = Transformer(config)
+    tokens = torch.arange(20).view(2, 10) * 3 % 11  # (B, T)
+    module = types.ModuleType("your_transformer")
+    with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        exec(compile(assemble(sources), "<your transformer>", "exec"), vars(module))
+        theirs = module.Model(*as_saved(ours))
+        seconds = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            logits = theirs(tokens)  # (B, T, V)
+            seconds.append(time.perf_counter() - begun)
+            if seconds[0] > 1:  # slow enough to say so
+                break
+    return logits, min(seconds)
+
+
+def as_saved(model: Transformer) -> tuple[dict, dict[str, Tensor]]:
+    """(config, weights) of a Llama-like model of ours, under the names that Hugging Face saves."""
+    c, weights = model.config, model.state_dict()
+    names = {"attention.q": "self_attn.q_proj", "attention.k": "self_attn.k_proj", "attention.v": "self_attn.v_proj",
+             "attention.out": "self_attn.o_proj", "mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj",
+             "mlp.down": "mlp.down_proj", "norm1": "input_layernorm", "norm2": "post_attention_layernorm"}  # fmt: skip
+    saved = {"model.embed_tokens.weight": weights["embedding.weight"], "model.norm.weight": weights["norm.weight"],
+             "lm_head.weight": weights["head.weight"]}  # fmt: skip
+    for i in range(c.n_layer):
+        for ours, theirs in names.items():
+            saved[f"model.layers.{i}.{theirs}.weight"] = weights[f"blocks.{i}.{ours}.weight"]
+    return dict(model_type="llama", num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, rms_norm_eps=c.norm_eps,
+                num_key_value_heads=c.n_kv_head, rope_theta=c.rope_theta, tie_word_embeddings=c.tie), saved  # fmt: skip
