@@ -26,7 +26,8 @@ SHOWN = {
     "with a helper": "def cut(q, n):\n    return q.view(*q.shape[:2], n, -1)\n\ndef mine(q, n):\n"
                      "    return cut(q, n).transpose(1, 2)",
     "a lambda": "mine = lambda q, n: q.unflatten(-1, (n, -1)).transpose(1, 2)",
-    "lines of a cell": "x = torch.zeros(1, 3, 4)\nB, T, D, H = 1, 3, 4, 2\ncut = x.view(B, T, H, D // H)\nheads = cut.transpose(1, 2)",
+    "lines of a cell": "x = torch.zeros(1, 3, 4)\nB, T, D, H = 1, 3, 4, 2\ncut = x.view(B, T, H, D // H)\n"
+                       "heads = cut.transpose(1, 2)",
     "inside a print": "print(q.unflatten(-1, (H, -1)).transpose(1, 2)[0])",
     "with a number in place of an argument": "y = q.unflatten(-1, (4, -1)).transpose(1, 2)",
     "inside a function": "def layer(x, H):\n    q = x.unflatten(-1, (H, -1)).transpose(1, 2)\n    return q @ q",
