@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib.course import cli
 from lib.decide import sizing
@@ -157,6 +158,27 @@ def test_parameters_are_those_that_transformers_builds(family):
     assert ours.parameters == sum(p.numel() for p in model.parameters()) + own_head
     assert sum(ours.parts.values()) == ours.parameters
     assert sizing.kv_cache_bytes(ours, 9) == 0 or family not in small.ENCODERS
+
+
+@pytest.mark.parametrize("family", [f for f in small.PAIRS if f not in ("longt5", "switch_transformers")])
+def test_an_encoder_decoder_multiplies_what_pytorch_counts(family):
+    """Both stacks and what passes between them, whichever is longer; the head, the filters of sound."""
+    model, ours = build(family, attn_implementation="eager"), count(config(family))
+    for S, T in ((5, 3), (11, 17)):
+        given = dict(input_ids=torch.ones(1, S, dtype=torch.long))
+        if ours.pair.places:
+            given = dict(input_features=torch.zeros(1, 8, 40))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**given, decoder_input_ids=torch.ones(1, T, dtype=torch.long))
+        assert sizing.pair_flops(ours, S, T) == counter.get_total_flops()
+    assert (ours.pair.layers, ours.n_layer) == (3, 2)
+
+
+def test_attention_in_blocks_and_an_encoder_alone():
+    assert count(config("longt5")).pair is None and "arithmetic" in count(config("longt5")).unknown
+    alone = count(config("t5"), architecture="T5EncoderModel")
+    assert alone.kind == "encoder" and alone.n_layer == 3 and sizing.kv_cache_bytes(alone, 9) == 0
+    assert alone.matrices == 3 * (4 * 32 * 32 + 2 * 32 * 48)
 
 
 def test_layers_that_are_used_again_are_not_counted_once():
