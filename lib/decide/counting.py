@@ -142,8 +142,15 @@ def count(config: dict, name: str = "this config", architecture: str | None = No
                           f"counts it as a class of transformers")  # fmt: skip
     if code:
         notes.append(f"counted as {made.counted}; the code that comes with it ({code[0]}) is not run")
-    how, bits = stored_bits(config.get("quantization_config"), made.parts)
+    how, bits = stored_bits(config.get("quantization_config"), made.parts, lambda spared: _spared(config, made, spared))
     return replace(made, quantized=how, bits=bits, notes=(*made.notes, *notes))
+
+
+def _spared(config: dict, made: Model, spared) -> dict[str, float] | None:
+    """The share of each part that lies in layers whose names are spared; None where transformers' names are others."""
+    from lib.decide import metamodel
+
+    return metamodel.shares(config, made.counted if made.exact == "transformers" else None, made.parts, spared)
 
 
 def _own_code(config: dict) -> list[str]:

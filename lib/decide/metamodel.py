@@ -84,6 +84,24 @@ def build(config: dict, counted: str | None, known: list[str]) -> dict:
     )  # fmt: skip
 
 
+def shares(config: dict, counted: str | None, parts: dict[str, int], spared) -> dict[str, float] | None:
+    """The share of each part's weights in matrices whose layer's name is `spared`. None where the model has experts in
+    other layers than published files, or other parts than these."""
+    given = {k: v for k, v in config.items() if k not in ("model_type", "auto_map", "quantization_config")}
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        made = transformers.AutoConfig.for_model(config["model_type"], **given)
+        model = _class(made, counted)(made)
+    kept: dict[str, int] = {}
+    for key, parameter in model.named_parameters():
+        part = _part(key)
+        if "expert" in key:
+            return None
+        if part in parts and parameter.ndim >= 2 and spared(key.rpartition(".")[0]):
+            kept[part] = kept.get(part, 0) + parameter.numel()
+    return {part: numbers / parts[part] for part, numbers in kept.items()}
+
+
 def fields(config: dict) -> frozenset[str]:
     """The fields that transformers' config of this type has, by either of their names."""
     made = transformers.AutoConfig.for_model(config["model_type"])

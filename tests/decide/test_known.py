@@ -270,7 +270,10 @@ def test_windows_every_other_layer_and_weights_of_four_bits():
      (dict(quant_method="compressed-tensors", ignore=["lm_head"], config_groups=dict(group_0=dict(
          targets=["Linear"], weights=dict(num_bits=4, group_size=128)))), 4.125),
      (dict(quant_method="aqlm"), None), (dict(quant_method="gptq"), None), (dict(bits=4), None),
-     (dict(quant_method="fp8", modules_to_not_convert=["model.layers.0.self_attn"]), None)],
+     (dict(quant_method="fp8", modules_to_not_convert=["model.layers.0.no_such"]), None),
+     (dict(quant_method="fp8", ignored_layers=["lm_head", "re:("]), 8),
+     (dict(quant_method="compressed-tensors", ignore=["re:(", "model.layers.0.mlp"], config_groups=dict(group_0=dict(
+         targets=["Linear"], weights=dict(num_bits=4)))), None)],
 )  # fmt: skip
 def test_a_stored_form_counts_in_the_memory(how, bits):
     plain, stored = count(small_llama()), count(small_llama() | dict(quantization_config=how))
@@ -280,6 +283,39 @@ def test_a_stored_form_counts_in_the_memory(how, bits):
     else:
         blocks = plain.parts["attention"] + plain.parts["mlp"]
         assert told == blocks * bits / 8 + (plain.parameters - blocks) * 2
+
+
+SPARED = {
+    "fp8": (["model.layers.0.self_attn", "lm_head"], "modules_to_not_convert"),
+    "fp8, by ends": (["mlp.down_proj"], "ignored_layers"), "fp8, expressions": (["re:.*layers.1.mlp.*"], "ignore"),
+    "awq": (["model.layers.1.mlp.up_proj", "model.layers.0"], "modules_to_not_convert"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SPARED)
+def test_layers_that_are_spared_count_in_full(how):
+    """The bytes of tensors, made as the method stores them."""
+    names, where = SPARED[how]
+    four, block = how == "awq", 16
+    told = dict(quant_method="fp8", weight_block_size=[16, 16])
+    if four:
+        told = dict(quant_method="awq", bits=4, group_size=16)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**small_llama()))
+    nbytes = 0
+    for name, parameter in model.named_parameters():
+        spared = any(n in name for n in names) or ("layers.1.mlp" in name and "expressions" in how)
+        if spared or parameter.ndim < 2 or "layers" not in name:
+            stored = [parameter.to(torch.bfloat16)]
+        elif four:  # out × in: eight weights a 32-bit word, a scale and eight zero points a group
+            out, into = parameter.shape
+            words = [torch.zeros(rows, out // 8, dtype=torch.int32) for rows in (into, into // block)]
+            stored = [*words, torch.zeros(into // block, out, dtype=torch.float16)]
+        else:
+            scales = torch.zeros(parameter.shape[0] // block, parameter.shape[1] // block)
+            stored = [parameter.to(torch.float8_e4m3fn), scales]
+        nbytes += sum(tensor.nbytes for tensor in stored)
+    made = count(small_llama() | dict(quantization_config=told | {where: names}))
+    assert sizing.inference_memory(made, 1, 10)["weights"] == pytest.approx(nbytes)
 
 
 def small_llama():
