@@ -39,11 +39,27 @@ class Cache:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """What an encoder-decoder multiplies besides `matrices`. layers: of its encoder. reads: weights that a token (or a
+    stretch of sound) passes as it is read, also on its way to the decoder's keys and values. looks, own, cross: numbers
+    multiplied, all layers together, for one look among what is read, among what is written, and from this to that.
+    places: how many are always read, of sound; None for as many as the text has."""
+
+    layers: int
+    reads: int
+    looks: int
+    own: int
+    cross: int
+    places: int | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """What sizing needs to know of a model. parts: parameters by part; they add up to `parameters`.
 
     active: parameters that one token meets (fewer than all, with experts), None where that is not known. matrices:
-    weights that multiply one token, the output head among them, tied or not. windows: for each layer how far back it
+    weights that multiply one token, the output head among them, tied or not; in an encoder-decoder one that is written,
+    and pair has the rest. windows: for each layer how far back it
     looks, None for everything; empty for all of them. looked: for each layer, numbers that a look at one place
     multiplies (keys and values of all heads), 2 H·Dh where it is empty. d_ff: the MLP's width, or with experts that of
     all a token meets. kind: decoder, encoder, encoder-decoder or vision. exact: "formula", or "transformers" if that
@@ -75,6 +91,7 @@ class Model:
     looked: tuple[int, ...] = ()
     cache: Cache | str | None = "heads"
     plain: bool = True
+    pair: Pair | None = None
     quantized: str | None = None
     bits: dict[str, float] | None = None
     assumed: dict[str, int] = field(default_factory=dict)
@@ -125,8 +142,15 @@ def count(config: dict, name: str = "this config", architecture: str | None = No
                           f"counts it as a class of transformers")  # fmt: skip
     if code:
         notes.append(f"counted as {made.counted}; the code that comes with it ({code[0]}) is not run")
-    how, bits = stored_bits(config.get("quantization_config"), made.parts)
+    how, bits = stored_bits(config.get("quantization_config"), made.parts, lambda spared: _spared(config, made, spared))
     return replace(made, quantized=how, bits=bits, notes=(*made.notes, *notes))
+
+
+def _spared(config: dict, made: Model, spared) -> dict[str, float] | None:
+    """The share of each part that lies in layers whose names are spared; None where transformers' names are others."""
+    from lib.decide import metamodel
+
+    return metamodel.shares(config, made.counted if made.exact == "transformers" else None, made.parts, spared)
 
 
 def _own_code(config: dict) -> list[str]:
@@ -165,12 +189,15 @@ def _by_formula(config: dict, name: str, counted: str | None) -> Model | None:
         counted = f"{family} {known.removeprefix('For') if known != 'Model' else 'without a head'}"
     s, parts = built["sizes"], built["parts"]
     through = sum(part.matrix for key, part in parts.items() if key != "head") - built["idle"].matrix
+    pair = Pair(**built["pair"]) if built.get("pair") else None
+    if pair:
+        through -= pair.reads
     no_words = ("vocab_size", "max_position_embeddings") if built["kind"] == "vision" else ()
     return Model(
         name=name, family=family, counted=counted, kind=built["kind"], n_layer=s["L"], d_model=s["D"], n_head=s["H"],
         n_kv_head=s["K"], head_dim=s["Dh"], d_ff=s["F"], vocab_size=s["V"], context=s["T"],
         parts={key: part.total for key, part in parts.items() if part.total}, matrices=through + head,
-        idle=built["idle"].total, tied=built["tied"], gated=built["gated"], windows=built["windows"],
+        idle=built["idle"].total, tied=built["tied"], gated=built["gated"], windows=built["windows"], pair=pair,
         assumed={key: size for key, size in f.assumed.items() if size is not None and key not in no_words},
     )  # fmt: skip
 
@@ -186,6 +213,7 @@ def _built(config: dict, name: str, counted: str | None) -> Model:
     built = metamodel.build(config, counted, sorted(FAMILIES))
     if isinstance(built["cache"], dict):
         built["cache"] = Cache(**built["cache"])
+    built["pair"] = Pair(**built["pair"]) if built["pair"] else None
     return Model(name=name, **built)
 
 

@@ -450,9 +450,13 @@ def _t5(f: Fields, family: Family) -> dict:
         "embedding": parts["embedding"], "positions": distances, "attention": s["L"] * attention(D, H, H, Dh),
         "mlp": s["L"] * mlp(D, F, gated), "norms": (2 * s["L"] + 1) * norm(D),
     }  # fmt: skip
+    heard = upper * 2 * linear(D, H * Dh)  # the decoder's keys and values of what was read
+    look = 2 * H * Dh
+    pair = dict(layers=s["L"], reads=(below["attention"] + below["mlp"] + heard).matrix, looks=s["L"] * look,
+                own=upper * look, cross=upper * look)  # fmt: skip
     tied = f.flag("tie_word_embeddings", family.tied)
     return dict(kind="encoder-decoder", parts=parts, below=below, idle=Size(), tied=tied, gated=gated, head_width=D,
-                sizes=s | dict(T=512, L=upper), head_bias=False, windows=(None,) * upper)  # fmt: skip
+                sizes=s | dict(T=512, L=upper), head_bias=False, windows=(None,) * upper, pair=pair)  # fmt: skip
 
 
 def _vit(f: Fields, family: Family) -> dict:
@@ -506,6 +510,8 @@ def add_head(f: Fields, family: Family, built: dict, counted: str) -> int:
         if counted == "EncoderModel":
             parts.clear()
             parts.update(built["below"])
+            lower = built.pop("pair")["layers"]
+            built.update(kind="encoder", sizes=s | dict(L=lower), windows=(None,) * lower)
             return 0
         if not base and task != "ConditionalGeneration":
             raise Unknown

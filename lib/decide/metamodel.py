@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib.errors import CourseError
 from lib.weights.declared import SILENT
@@ -60,11 +61,15 @@ def build(config: dict, counted: str | None, known: list[str]) -> dict:
         if config.get("tie_word_embeddings") is False:  # published files hold it, though transformers would tie it
             parts["head"], tied = parts.get("head", 0) + head.weight.numel(), False
     idle = None if resting is None else resting + parts.get("other senses", 0)
+    pair, written = _pair(model, made) if made.is_encoder_decoder and resting == 0 else (None, None)
     cache, looked, windows = _cached(model, made, text, H, L) if writes else ("heads", (), ())
     stacked = _stacks(model, L)
-    through = matrices - resting if resting is not None and stacked and model.main_input_name == "input_ids" else None
+    text_only = model.main_input_name == "input_ids"
+    through = matrices - resting if resting is not None and stacked and text_only else None
+    if made.is_encoder_decoder:
+        through = written
     alike = cache == "heads" or (cache is not None and not cache["state"] and len(set(looked)) == 1)
-    plain = through is not None and alike
+    plain = through is not None and alike and text_only
     notes = ("transformers builds its layers once and uses them again",) if not stacked and L else ()
     Dh = _first(text, "head_dim", "d_kv") or D // H
     K = _first(text, "num_key_value_heads") or H
@@ -74,9 +79,27 @@ def build(config: dict, counted: str | None, known: list[str]) -> dict:
         n_layer=L, d_model=D, n_head=H, n_kv_head=K, head_dim=Dh, d_ff=_inner(model, text, D), vocab_size=V,
         context=_first(text, "max_position_embeddings", "n_positions", "max_target_positions") or 0, parts=parts,
         matrices=through, tied=tied,
-        exact="transformers", windows=windows, idle=idle, looked=looked, cache=cache, plain=plain, assumed=assumed,
-        notes=notes, gated=any(name.endswith("gate_proj") for name, _ in model.named_modules()),
+        exact="transformers", windows=windows, idle=idle, looked=looked, cache=cache, plain=plain, pair=pair,
+        assumed=assumed, notes=notes, gated=any(name.endswith("gate_proj") for name, _ in model.named_modules()),
     )  # fmt: skip
+
+
+def shares(config: dict, counted: str | None, parts: dict[str, int], spared) -> dict[str, float] | None:
+    """The share of each part's weights in matrices whose layer's name is `spared`. None where the model has experts in
+    other layers than published files, or other parts than these."""
+    given = {k: v for k, v in config.items() if k not in ("model_type", "auto_map", "quantization_config")}
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        made = transformers.AutoConfig.for_model(config["model_type"], **given)
+        model = _class(made, counted)(made)
+    kept: dict[str, int] = {}
+    for key, parameter in model.named_parameters():
+        part = _part(key)
+        if "expert" in key:
+            return None
+        if part in parts and parameter.ndim >= 2 and spared(key.rpartition(".")[0]):
+            kept[part] = kept.get(part, 0) + parameter.numel()
+    return {part: numbers / parts[part] for part, numbers in kept.items()}
 
 
 def fields(config: dict) -> frozenset[str]:
@@ -194,14 +217,55 @@ def _cached(model, made, text, H: int, L: int):
         return None, (), ()
 
 
-def _run(model, made, T: int):
+def _run(model, made, T: int, S: int | None = None):
+    """A text of T tokens; an encoder-decoder reads one of S and writes T."""
     ids = torch.zeros(1, T, dtype=torch.long, device="meta")  # (1, T)
     if not made.is_encoder_decoder:
         return model(input_ids=ids, use_cache=True)
+    return model(**_read(model, made, S or T), decoder_input_ids=ids, use_cache=True)
+
+
+def _read(model, made, S: int) -> dict[str, torch.Tensor]:
     if model.main_input_name == "input_features":  # sound, of one length
-        frames = torch.zeros(1, made.num_mel_bins, 2 * made.max_source_positions, device="meta")
-        return model(input_features=frames, decoder_input_ids=ids, use_cache=True)
-    return model(input_ids=ids, decoder_input_ids=ids, use_cache=True)
+        return dict(input_features=torch.zeros(1, made.num_mel_bins, 2 * made.max_source_positions, device="meta"))
+    return dict(input_ids=torch.zeros(1, S, dtype=torch.long, device="meta"))  # (1, S)
+
+
+# What an encoder-decoder multiplies
+
+
+def _pair(model, made) -> tuple[dict | None, int | None]:
+    """(a counting.Pair's fields, weights that multiply a written token), from counts over three short texts. (None,
+    None) where these don't fit together, as with attention in blocks, or where the family can't be run so."""
+    places = None if model.main_input_name == "input_ids" else getattr(made, "max_source_positions", None)
+    S = places or SHORT
+    texts = [(S, 7), (S, 8), (S, 9) if places else (S + 3, 8)]  # places read, tokens written
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            read = {s: _counted(lambda s=s: model.get_encoder()(**_read(model, made, s))) for s, _ in texts}
+            both = [_counted(lambda s=s, t=t: _run(model, made, t, s)) for s, t in texts]
+    except Exception:  # each family fails in its own way, and then it is not known
+        return None, None
+    (w1, l1), (w2, l2), _ = ((w - read[s][0], n - read[s][1]) for (s, _), (w, n) in zip(texts, both, strict=True))
+    writes = w2 - w1
+    reads, looks = (read[S][0] + w1 - 7 * writes) // S, read[S][1] // S**2
+    own = l2 // 8 - l1 // 7
+    cross = (l1 // 7 - 7 * own) // S
+    for (s, t), found in zip(texts, both, strict=True):
+        if found != (reads * s + writes * t, looks * s * s + own * t * t + cross * s * t):
+            return None, None
+    layers = _first(made, "encoder_layers", "num_layers", "num_hidden_layers") or 0
+    return dict(layers=layers, reads=reads, looks=looks, own=own, cross=cross, places=places), writes
+
+
+def _counted(run) -> tuple[int, int]:
+    """Multiplications with weights, and those of attention, in what is run."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    flops = counter.get_flop_counts()["Global"]
+    looking = sum(n for operation, n in flops.items() if "bmm" in str(operation))
+    return (sum(flops.values()) - looking) // 2, looking // 2
 
 
 def _compared(short, longer, text, H: int):

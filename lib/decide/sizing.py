@@ -33,6 +33,8 @@ def attention_flops(model: Model, context: int) -> float | None:
     """One token's scores and mixtures, forward: 4 H·Dh for each place it looks at, each layer. A causal model is
     counted as if it looked at all `context` places, as in the papers; half of them lie in the future. A state that is
     kept instead of places is written and read once. None where it is not known how the model looks back."""
+    if model.kind == "encoder-decoder":
+        return None if model.pair is None else _shared(model, context, _pair_looks(model, context, context))
     if model.cache is None:
         return None
     if model.cache == "heads":
@@ -44,11 +46,30 @@ def attention_flops(model: Model, context: int) -> float | None:
 def forward_flops(model: Model, context: int = 0) -> float | None:
     """One token's way through: two for each weight it meets in a matrix, and attention over `context` places.
 
-    In an encoder-decoder a token passes one of the two stacks: half of the whole is counted. None where not known.
+    An encoder-decoder reads `context` tokens and writes as many; what that takes is shared out among all of them, or,
+    where it reads sound, among those it writes. None where not known.
     """
-    share = 0.5 if model.kind == "encoder-decoder" else 1
+    if model.kind == "encoder-decoder":
+        return None if model.pair is None else _shared(model, context, pair_flops(model, context, context))
     looking = attention_flops(model, context)
-    return None if None in (model.matrices, looking) else share * 2 * model.matrices + looking
+    return None if None in (model.matrices, looking) else 2 * model.matrices + looking
+
+
+def pair_flops(model: Model, read: int, written: int) -> float:
+    """An encoder-decoder's whole way through: `read` tokens (sound: as much as it always hears) and `written` tokens.
+    Keys and values of what is read are made once. The model's pair must be known."""
+    S = model.pair.places or read
+    return 2 * (model.pair.reads * S + model.matrices * written) + _pair_looks(model, read, written)
+
+
+def _pair_looks(model: Model, read: int, written: int) -> float:
+    pair, S, T = model.pair, model.pair.places or read, written
+    return 2 * (pair.looks * S * S + pair.own * T * T + pair.cross * S * T)
+
+
+def _shared(model: Model, context: int, flops: float) -> float:
+    """An encoder-decoder's arithmetic by token: of those read and written, of those written where it hears."""
+    return flops / max(1, context * (1 if model.pair.places else 2))
 
 
 def training_flops(model: Model, tokens: float, context: int | None = None) -> dict[str, float | None]:
@@ -110,6 +131,8 @@ def stored_bytes(model: Model, precision: str = "bfloat16", quantize: str | None
     if model.bits is None:
         return None
     width = 8 * WIDTH[precision]
+    if model.pair and parameters is not None:
+        return share * stored_bytes(model, precision)
     if parameters is None:
         return sum(size * model.bits.get(part, width) for part, size in model.parts.items()) / 8
     experts = model.parts.get("experts", 0) - (model.parameters - parameters)  # of those, some rest
@@ -173,7 +196,7 @@ def training_memory(
     tokens = batch * context
     layer = layer_activations(model, width)
     entry = width * model.d_model
-    layers = model.n_layer * (2 if model.kind == "encoder-decoder" else 1)
+    layers = model.n_layer + (model.pair.layers if model.pair else 0)
     writes = model.vocab_size if model.kind in ("decoder", "encoder-decoder") else 0
     memory = {
         "weights": width * N / (devices if zero >= 3 else 1),
@@ -278,7 +301,7 @@ def prefill_seconds(model: Model, chip: Device, tokens: int, batch: int = 1, pre
     forward, nbytes = forward_flops(model, tokens), _read_bytes(model, precision, None, model.active)
     if None in (forward, nbytes):
         return None
-    work = batch * tokens * forward
+    work = batch * (pair_flops(model, tokens, 1) if model.pair else tokens * forward)
     if model.kind == "decoder" and model.vocab_size:  # the head is asked about the last token only
         work -= batch * (tokens - 1) * 2 * model.d_model * model.vocab_size
     return max(work / chip.peak(precision), nbytes / chip.bandwidth)
@@ -301,14 +324,24 @@ def decode_seconds(
     keys and values for itself; or their arithmetic, where that takes longer. With experts, a batch reads what its
     tokens chose, and all of them soon. None where a part of it is not known."""
     read = None
-    if model.idle is not None:
+    if model.pair:  # what the encoder read lies in the cache
+        read = model.matrices
+    elif model.idle is not None:
         read = model.active + model.idle * (1 - (model.idle / model.parameters) ** (batch - 1))
     parts = (_read_bytes(model, precision, quantize, read), kv_cache_bytes(model, context, batch, WIDTH[precision]),
-             forward_flops(model, context))  # fmt: skip
+             _last_token_flops(model, context))  # fmt: skip
     if None in parts:
         return None
     weights, cache, forward = parts
     return max((weights + cache) / chip.bandwidth, batch * forward / chip.peak(precision))
+
+
+def _last_token_flops(model: Model, context: int) -> float | None:
+    """One more token after `context` of them."""
+    if model.pair is None:
+        return forward_flops(model, context)
+    looked = model.pair.own * context + model.pair.cross * (model.pair.places or context)
+    return 2 * (model.matrices + looked)
 
 
 def cost(flops: float, chip: Device, count: int = 1, utilisation: float = 0.4, precision: str = "bfloat16",

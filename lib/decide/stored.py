@@ -3,13 +3,18 @@
 Linear layers of the blocks are stored so; embeddings, the head, norms and routers stay in 16 bits, in all of these.
 """
 
+import re
+from collections.abc import Callable
+
 BLOCKS = ("attention", "mlp", "experts")
 
 
-def stored_bits(config, parts: dict[str, int]) -> tuple[str | None, dict[str, float] | None]:
+def stored_bits(config, parts: dict[str, int], whole: Callable[[Callable], dict | None]
+                ) -> tuple[str | None, dict[str, float] | None]:  # fmt: skip
     """The method's name, and the bits a weight of each part that is stored so, scales among them.
 
-    (None, None) for plain weights; (name, None) where the method is not understood, or spares parts of the blocks.
+    whole(spared): which share of each part lies in layers of such names, which stay in 16 bits; None if not known.
+    (None, None) for plain weights; (name, None) where the method is not understood, or it is not known what it spares.
     """
     if not config:
         return None, None
@@ -28,8 +33,36 @@ def stored_bits(config, parts: dict[str, int]) -> tuple[str | None, dict[str, fl
             continue
         if any(word in name for word in ("gate", "router")) and "gate_proj" not in name:
             continue
-        return method, None  # some layers and not others
+        shares = None if bits is None else _shares(spared, whole)
+        if shares is None:
+            return method, None
+        return method, {part: bits + (16 - bits) * shares.get(part, 0) for part in quantised if part in parts}
     return method, None if bits is None else {part: bits for part in quantised if part in parts}
+
+
+def _shares(patterns: list[str], whole: Callable) -> dict | None:
+    """The share of each part that these patterns spare; None if one of them is of no layer, and so not understood.
+
+    A pattern is the beginning or the end of a layer's name, between dots, or an expression that says `re:`.
+    """
+    rest = {pattern for pattern in patterns if "head" not in pattern and "embed" not in pattern}
+
+    def spared(name: str) -> bool:
+        hit = {pattern for pattern in patterns if _fits(pattern, name)}
+        rest.difference_update(hit)
+        return bool(hit)
+
+    shares = whole(spared)
+    return None if rest else shares
+
+
+def _fits(pattern: str, name: str) -> bool:
+    if pattern.startswith("re:"):
+        try:
+            return re.match(pattern[3:], name) is not None
+        except re.error:
+            return False
+    return f".{pattern.strip('.')}." in f".{name}."
 
 
 def _bits(method: str, config: dict) -> float | None:

@@ -75,7 +75,8 @@ def plain(source: str) -> str:
     """The Python that IPython makes of a cell, each line where it was.
 
     Prompts and indentation that were pasted along are gone. A magic is nothing, but for those that run a statement
-    (`%time x = f()` is `x = f()`); what is assigned from one stays a call of `get_ipython()`.
+    (`%time x = f()` is `x = f()`); what is assigned from one stays a call of `get_ipython()`. A cell magic below the
+    first line is an error, and what follows it never runs.
     """
     if _is_python(source):
         return source if "get_ipython" not in source else _without_magic(source)
@@ -114,6 +115,9 @@ def _without_magic(text: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return text
     lines, taken, found = text.split("\n"), set(), []
+    if late := _late_magic(tree):
+        lines[late - 1 :] = ['raise SyntaxError("a cell magic is the first line of its cell, or an error")']
+        tree.body = [s for s in tree.body if s.lineno < late]
     for node in ast.walk(tree):
         call = node.value if isinstance(node, ast.Expr) else node
         asked = _asked(call)
@@ -124,6 +128,12 @@ def _without_magic(text: str) -> str:
         line = lines[number - 1].encode()
         lines[number - 1] = (line[:start] + (new.encode() or line[start:end]) + line[end:]).decode()
     return "\n".join(lines)
+
+
+def _late_magic(tree: ast.Module) -> int:
+    """The line of a cell magic that is not the cell's first line, where IPython ends the cell; 0 if there is none."""
+    asked = ((s.lineno, _asked(s.value)) for s in tree.body if isinstance(s, ast.Expr))
+    return next((line for line, a in asked if a and a[0] == "run_line_magic" and a[1][:1] and a[1][0][0] == "%"), 0)
 
 
 def _instead(kind: str, words: list[str], alone: bool) -> str:

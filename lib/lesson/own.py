@@ -35,6 +35,7 @@ from lib.exercises.standing import standing_alone as text_alone
 from lib.generation import KVCache
 from lib.kernels.door import with_kernel
 from lib.lesson.files import write_atomic
+from lib.lesson.kept import NAMES, kept, place
 from lib.lesson.predictions import own_folder
 from lib.transformer import Config, Transformer
 
@@ -219,25 +220,24 @@ def _block(own: Own, ours: Callable) -> Callable:
 
 @dataclass(frozen=True)
 class Seam:
-    """Where an answer can stand: (owner, attribute, how it is fitted) of each place, and what it is called."""
+    """Where an answer can stand: (owner, attribute, how it is fitted) of each place."""
 
-    name: str
     places: tuple[tuple[Any, str, Callable[[Own, Callable], Callable]], ...]
 
 
 SEAMS = {
-    "02.causal_mask": Seam("causal mask", (
+    "02.causal_mask": Seam((
         (lib.attention, "causal_mask", _mask),
         (lib.attention, "grouped_attention", _grouped_by_mask),
     )),
-    "02.attention": Seam("attention", (
+    "02.attention": Seam((
         (lib.attention, "attention", _attention),
         (lib.attention, "attention_weights", _weights),
         (lib.attention, "grouped_attention", _grouped_by_attention),
     )),
-    "03.split_heads": Seam("head splitting", ((lib.attention, "split_heads", _split),)),
-    "03.merge_heads": Seam("head merging", ((lib.attention, "merge_heads", _merge),)),
-    "04.pre_norm_block": Seam("Block", ((lib.transformer.Block, "forward", _block),)),
+    "03.split_heads": Seam(((lib.attention, "split_heads", _split),)),
+    "03.merge_heads": Seam(((lib.attention, "merge_heads", _merge),)),
+    "04.pre_norm_block": Seam(((lib.transformer.Block, "forward", _block),)),
 }  # fmt: skip
 
 
@@ -270,15 +270,6 @@ def use_lib(*ids: str) -> None:
 # What is kept
 
 
-def kept() -> list[str]:
-    """The ids of the answers that are switched on, in the order of the lessons."""
-    return [id for id in SEAMS if _path(id).is_file()]
-
-
-def _path(id: str) -> Path:
-    return own_folder() / f"{id}.py"
-
-
 def keep(id: str, cells: Cells) -> Path:
     """Switch an answer on, found among a notebook's cells as the grader finds it; returns the file it is kept in.
 
@@ -293,12 +284,12 @@ def keep(id: str, cells: Cells) -> Path:
         raise CourseError(f"{id} is not switched on: {problem}")
     told = f"# Your answer to {id}, which later lessons run on. `course use --off {id}` ends that.\n"
     try:
-        write_atomic(_path(id), told + source)
+        write_atomic(place(id), told + source)
     except OSError as error:
         raise CourseError(
             f"{id} is not switched on: {own_folder()}: {error.strerror}; set COURSE_HOME to your own folder"
         ) from None
-    return _path(id)
+    return place(id)
 
 
 def drop(ids: Iterable[str] = ()) -> list[str]:
@@ -309,9 +300,9 @@ def drop(ids: Iterable[str] = ()) -> list[str]:
     gone = [id for id in kept() if id in ids or not ids]
     for id in gone:
         try:
-            _path(id).unlink()
+            place(id).unlink()
         except OSError as error:
-            raise CourseError(f"{_path(id)} cannot be removed: {error.strerror}; delete it by hand") from None
+            raise CourseError(f"{place(id)} cannot be removed: {error.strerror}; delete it by hand") from None
     still = [own for own in standing() if own.id in kept()]
     _restore()
     for own in still:
@@ -359,19 +350,19 @@ def begin(lesson: str) -> None:
         if problem := _try_in_place(id, libs):
             print(f"Your own {id} is left out: {problem} lib's code runs there.")
     if running := standing():
-        names = ", ".join(f"{SEAMS[own.id].name} ({own.id})" for own in running)
+        names = ", ".join(f"{NAMES[own.id]} ({own.id})" for own in running)
         print(f"Running on your own code: {names}. Back to lib's: from lib.lesson import use_lib; use_lib()")
 
 
 def _try_in_place(id: str, libs: list[Tensor]) -> str:
     """Install a kept answer; "" or why that was not to be. libs: what the small model gives on lib's code."""
     try:
-        source = _path(id).read_text(encoding="utf-8")
+        source = place(id).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        return f"its file {_path(id)} cannot be read ({type(error).__name__})."
+        return f"its file {place(id)} cannot be read ({type(error).__name__})."
     function, problem = tried(exercise(id), source)
     if problem:
-        return f"{problem} (It is kept in {_path(id)}.)"
+        return f"{problem} (It is kept in {place(id)}.)"
     own = Own(id, function)
     height = _install(own)
     with contextlib.redirect_stdout(io.StringIO()):

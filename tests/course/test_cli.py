@@ -139,7 +139,7 @@ print(sorted(module for module in sys.modules if "." not in module), file=sys.st
 
 @pytest.mark.parametrize("lines", [
     ["--help", *(f"{name} --help" for name in course.list_commands(None))],
-    ["lessons", "data --list", "size gpt2", "size --list"],
+    ["lessons", "data --list", "size gpt2", "size --list", "use --list"],
     ["progress", "progress --html {0}/p.html", "lab --update --dir {0}/w"],
     ["run nonesuch", "refresh nonesuch", "measure 02 --preset auto", "train --steps x", "generate", "serve --port x",
      "site --out /dev/null"],

@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib.course import cli
 from lib.decide import sizing
@@ -159,6 +160,27 @@ def test_parameters_are_those_that_transformers_builds(family):
     assert sizing.kv_cache_bytes(ours, 9) == 0 or family not in small.ENCODERS
 
 
+@pytest.mark.parametrize("family", [f for f in small.PAIRS if f not in ("longt5", "switch_transformers")])
+def test_an_encoder_decoder_multiplies_what_pytorch_counts(family):
+    """Both stacks and what passes between them, whichever is longer; the head, the filters of sound."""
+    model, ours = build(family, attn_implementation="eager"), count(config(family))
+    for S, T in ((5, 3), (11, 17)):
+        given = dict(input_ids=torch.ones(1, S, dtype=torch.long))
+        if ours.pair.places:
+            given = dict(input_features=torch.zeros(1, 8, 40))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(**given, decoder_input_ids=torch.ones(1, T, dtype=torch.long))
+        assert sizing.pair_flops(ours, S, T) == counter.get_total_flops()
+    assert (ours.pair.layers, ours.n_layer) == (3, 2)
+
+
+def test_attention_in_blocks_and_an_encoder_alone():
+    assert count(config("longt5")).pair is None and "arithmetic" in count(config("longt5")).unknown
+    alone = count(config("t5"), architecture="T5EncoderModel")
+    assert alone.kind == "encoder" and alone.n_layer == 3 and sizing.kv_cache_bytes(alone, 9) == 0
+    assert alone.matrices == 3 * (4 * 32 * 32 + 2 * 32 * 48)
+
+
 def test_layers_that_are_used_again_are_not_counted_once():
     albert = count(config("albert"))
     assert sizing.forward_flops(albert) is None and "arithmetic" in albert.unknown
@@ -248,7 +270,10 @@ def test_windows_every_other_layer_and_weights_of_four_bits():
      (dict(quant_method="compressed-tensors", ignore=["lm_head"], config_groups=dict(group_0=dict(
          targets=["Linear"], weights=dict(num_bits=4, group_size=128)))), 4.125),
      (dict(quant_method="aqlm"), None), (dict(quant_method="gptq"), None), (dict(bits=4), None),
-     (dict(quant_method="fp8", modules_to_not_convert=["model.layers.0.self_attn"]), None)],
+     (dict(quant_method="fp8", modules_to_not_convert=["model.layers.0.no_such"]), None),
+     (dict(quant_method="fp8", ignored_layers=["lm_head", "re:("]), 8),
+     (dict(quant_method="compressed-tensors", ignore=["re:(", "model.layers.0.mlp"], config_groups=dict(group_0=dict(
+         targets=["Linear"], weights=dict(num_bits=4)))), None)],
 )  # fmt: skip
 def test_a_stored_form_counts_in_the_memory(how, bits):
     plain, stored = count(small_llama()), count(small_llama() | dict(quantization_config=how))
@@ -258,6 +283,39 @@ def test_a_stored_form_counts_in_the_memory(how, bits):
     else:
         blocks = plain.parts["attention"] + plain.parts["mlp"]
         assert told == blocks * bits / 8 + (plain.parameters - blocks) * 2
+
+
+SPARED = {
+    "fp8": (["model.layers.0.self_attn", "lm_head"], "modules_to_not_convert"),
+    "fp8, by ends": (["mlp.down_proj"], "ignored_layers"), "fp8, expressions": (["re:.*layers.1.mlp.*"], "ignore"),
+    "awq": (["model.layers.1.mlp.up_proj", "model.layers.0"], "modules_to_not_convert"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", SPARED)
+def test_layers_that_are_spared_count_in_full(how):
+    """The bytes of tensors, made as the method stores them."""
+    names, where = SPARED[how]
+    four, block = how == "awq", 16
+    told = dict(quant_method="fp8", weight_block_size=[16, 16])
+    if four:
+        told = dict(quant_method="awq", bits=4, group_size=16)
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**small_llama()))
+    nbytes = 0
+    for name, parameter in model.named_parameters():
+        spared = any(n in name for n in names) or ("layers.1.mlp" in name and "expressions" in how)
+        if spared or parameter.ndim < 2 or "layers" not in name:
+            stored = [parameter.to(torch.bfloat16)]
+        elif four:  # out × in: eight weights a 32-bit word, a scale and eight zero points a group
+            out, into = parameter.shape
+            words = [torch.zeros(rows, out // 8, dtype=torch.int32) for rows in (into, into // block)]
+            stored = [*words, torch.zeros(into // block, out, dtype=torch.float16)]
+        else:
+            scales = torch.zeros(parameter.shape[0] // block, parameter.shape[1] // block)
+            stored = [parameter.to(torch.float8_e4m3fn), scales]
+        nbytes += sum(tensor.nbytes for tensor in stored)
+    made = count(small_llama() | dict(quantization_config=told | {where: names}))
+    assert sizing.inference_memory(made, 1, 10)["weights"] == pytest.approx(nbytes)
 
 
 def small_llama():

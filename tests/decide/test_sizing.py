@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib.decide import sizing
-from lib.decide.counting import count, load
+from lib.decide.counting import Pair, count, load
 from lib.decide.sizing import (
     chinchilla_flops,
     cost,
@@ -218,12 +218,21 @@ CHIP = sizing.Device("chip", "A chip", memory=1e6, bandwidth=1e3, flops={"bfloat
                      price=6.0)  # fmt: skip
 
 
+PAIR = Pair(layers=2, reads=50, looks=7, own=11, cross=13)
+
+
 def test_arithmetic_by_hand():
     model = shaped(windows=(None, 2, 6), idle=200)
     assert sizing.attention_flops(model, 5) == 4 * 4 * 5 * (5 + 2 + 5)
     assert sizing.attention_flops(shaped(), 5) == 4 * 4 * 5 * 3 * 5
     assert forward_flops(model) == 2 * 900 and forward_flops(model, 5) == 2 * 900 + 4 * 4 * 5 * 12
-    assert forward_flops(shaped(kind="encoder-decoder"), 5) == 900 + 4 * 4 * 5 * 15
+    assert forward_flops(shaped(kind="encoder-decoder"), 5) is None, "not without what its encoder multiplies"
+    both = shaped(kind="encoder-decoder", pair=PAIR)
+    assert sizing.pair_flops(both, 5, 3) == 2 * (50 * 5 + 900 * 3 + 7 * 25 + 11 * 9 + 13 * 15)
+    assert sizing.attention_flops(both, 5) == 2 * (7 + 11 + 13) * 25 / 10
+    assert forward_flops(both, 5) == sizing.pair_flops(both, 5, 5) / 10
+    hears = shaped(kind="encoder-decoder", pair=dataclasses.replace(PAIR, places=20))
+    assert forward_flops(hears, 5) == 2 * (50 * 20 + 900 * 5 + 7 * 400 + 11 * 25 + 13 * 100) / 5, "by token written"
     spent = training_flops(model, 7, 5)
     assert spent == {"six_nd": 6 * 800 * 7, "exact": 3 * forward_flops(model, 5) * 7,
                      "palm": (6 * 800 + 3 * 4 * 4 * 5 * 12) * 7}  # fmt: skip
@@ -265,8 +274,8 @@ def test_memory_of_training_by_hand():
     assert training_memory(shaped(), 2, 6, precision="bfloat16", optimizer="sgd")["optimizer"] == 0
     assert training_memory(shaped(), 2, 6, optimizer="sgd")["optimizer"] == 4000, "mixed keeps a master copy"
     assert training_memory(shaped(kind="encoder"), 2, 6)["logits"] == 0
-    both = training_memory(shaped(kind="encoder-decoder"), 2, 6)
-    assert both["activations"] == 12 * (6 * 2 * plain + 3 * 20) and both["logits"] == 12 * 11 * 12
+    both = training_memory(shaped(kind="encoder-decoder", pair=PAIR), 2, 6)
+    assert both["activations"] == 12 * (5 * 2 * plain + 3 * 20) and both["logits"] == 12 * 11 * 12
     for zero, shares in ((0, (1, 1, 1)), (1, (1, 1, 4)), (2, (1, 4, 4)), (3, (4, 4, 4))):
         found = training_memory(shaped(), 2, 6, zero=zero, devices=4)
         assert [found[k] for k in ("weights", "gradients", "optimizer")] == [
@@ -303,6 +312,15 @@ def test_seconds_and_money_by_hand():
     assert CHIP.peak("float8") == 1e4 and CHIP.peak("float32") == 3e3
     with pytest.raises(CourseError, match="A chip states no speed that bfloat16 could use"):
         dataclasses.replace(CHIP, flops={"int8": 1.0}).peak("bfloat16")
+
+
+def test_an_encoder_decoder_reads_once_and_writes_with_its_decoder():
+    model, fast = shaped(kind="encoder-decoder", pair=PAIR), dataclasses.replace(CHIP, bandwidth=1e12)
+    assert prefill_seconds(model, fast, 6, 2) == 2 * sizing.pair_flops(model, 6, 1) / 1e4
+    assert decode_seconds(model, fast, 6, 2) == 2 * 2 * (900 + 11 * 6 + 13 * 6) / 1e4
+    slow = dataclasses.replace(CHIP, flops={"bfloat16": 1e15})
+    cache = kv_cache_bytes(model, 6, 2)
+    assert decode_seconds(model, slow, 6, 2) == pytest.approx((900 * 2 + cache) / 1e3), "the encoder is not read again"
 
 
 def test_a_month_of_requests_by_hand():

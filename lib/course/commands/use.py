@@ -19,6 +19,16 @@ def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None
     full marks. Each later lesson puts it to the check again, says in one line whose code runs, and goes on with lib's
     if yours fails. In a notebook the same is `from lib.lesson import use, use_lib`.
     """
+    from lib.lesson.kept import NAMES, kept
+    from lib.lesson.predictions import own_folder
+
+    if not off and (listing or not id):
+        on = kept()
+        for each, name in NAMES.items():
+            click.echo(f"{each:<18} {name:<15} {'yours' if each in on else 'lib'}")
+        click.echo(f"Kept in {own_folder()}.")
+        return
+
     from lib.course.own_copy.workspace import own_copy
     from lib.lesson import own, series
 
@@ -27,11 +37,6 @@ def use(id: str | None, notebook: Path | None, off: bool, listing: bool) -> None
             raise CourseError("--off takes an exercise or nothing; leave the notebook out")
         gone = own.drop([id] if id else ())
         click.echo(f"lib's code runs again in place of: {', '.join(gone)}" if gone else "none of your own was in use")
-    elif listing or not id:
-        on = own.kept()
-        for each, seam in own.SEAMS.items():
-            click.echo(f"{each:<18} {seam.name:<15} {'yours' if each in on else 'lib'}")
-        click.echo(f"Kept in {own.own_folder()}.")
     else:
         own.seam(id)
         [lesson] = series.find([str(notebook)]) if notebook else map(own_copy, series.find([id[:2]]))
