@@ -35,6 +35,9 @@ EQUAL = {
         "any number that is no token",
     "tokenizer: super().__init__() -> pass":
         "a dict without arguments is empty either way",
+    "tokenizer: temporary.write_text(json.dumps(saved, allow_nan=False), encoding='utf-8') -> "
+    "temporary.write_text(json.dumps(saved), encoding='utf-8')":
+        "nothing saved is a float",
     "generation: return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits) -> "
     "return torch.where(seen, torch.where(logits >= 0, logits / penalty, logits * penalty), logits)":
         "0 is 0 either way",
@@ -49,6 +52,10 @@ EQUAL = {
         "the nearest stands first",
     "adapt.lora: with torch.random.fork_rng(devices=[]): -> with torch.random.fork_rng():":
         "the same where there is no GPU",
+    "adapt.lora: plain = nn.Linear(1, 1, bias=False) -> plain = nn.Linear(1, 1)":
+        "weight and bias are put in its place",
+    "adapt.lora: plain = nn.Linear(1, 1, bias=False) -> plain = nn.Linear(1, 2, bias=False)":
+        "so are its sizes",
     "adapt.finetuning: text = fingerprint(torch.tensor([*every, *(int(10000.0 * x) for x in base_sample(model))])) -> "
     "text = fingerprint(torch.tensor([*every, *(int(10000.0 / x) for x in base_sample(model))]))":
         "tells as much apart",

@@ -314,6 +314,8 @@ def test_bounds_as_they_are_written():
         return [[97, 97], *([255 + i, 255 + i] for i in range(1, n))]  # tokens of 2, 4, 8, … bytes
 
     assert tokenizer.are_merges(doubling(26)) and not tokenizer.are_merges(doubling(27)), "256 MiB of tokens"
+    for wrong in (None, [1], [[1]], [[-1, 2]], doubling(27)):
+        assert tokenizer.are_merges(wrong) is False
     cache = tokenizer._Cache(lambda word: (1,))
     for i in range(65_536):
         cache[str(i)]

@@ -205,6 +205,8 @@ def test_where_training_starts_and_how_wide_a_cnn_is():
     shapes = [tuple(p.shape) for p in cnn.parameters()]
     assert shapes == [(16, 1, 3, 3), (16,), (32, 16, 3, 3), (32,), (10, 32 * 2 * 2), (10,)]
     assert SmallCNN(PICTURE, 10, 4).conv2.out_channels == 8
+    filtered = cnn.conv1(torch.zeros(2, *PICTURE))  # (B, width, Y, X): as large as the picture, and so is the second
+    assert filtered.shape[2:] == PICTURE[1:] == cnn.conv2(filtered).shape[2:]
 
 
 # Training

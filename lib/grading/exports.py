@@ -11,11 +11,12 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -344,6 +345,8 @@ def nbgrader_db(standings: list[Standing], path: Path) -> None:
         os.close(handle)
         if path.exists():
             shutil.copyfile(path, part)
+            with closing(sqlite3.connect(part)) as database:  # what is none, nbgrader would leave open
+                database.execute("PRAGMA schema_version")
         with _commands_found():
             book = api.Gradebook(f"sqlite:///{part}")
         try:

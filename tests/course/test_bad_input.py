@@ -94,7 +94,7 @@ def places(tmp_path, model):
 def harmless(monkeypatch, tmp_path):
     """Whatever a command would do for long, or for ever, or to the machine, does nothing; at its own door."""
     from lib.course.authoring import bands, renewal
-    from lib.course.commands import lab
+    from lib.course.commands import lab, site
     from lib.course.headless import runner
     from lib.course.setup import machine
     from lib.inference import server
@@ -107,6 +107,7 @@ def harmless(monkeypatch, tmp_path):
     monkeypatch.setattr(bands, "measure", lambda *_: [])
     monkeypatch.setattr(renewal, "refresh", lambda *_, **__: False)
     monkeypatch.setattr(lab, "_become", lambda *_: 0)
+    monkeypatch.setattr(site, "_render", lambda pages, made, doctrees: made.mkdir())
     monkeypatch.setattr(machine, "examine", list)
     monkeypatch.setattr(catalogue, "fetch", lambda names, progress: [catalogue.select(names), []][1])
     monkeypatch.setattr(server.Server, "run", lambda *_: None)
@@ -213,8 +214,15 @@ def test_a_mistake_of_ours_stays_what_it_is(monkeypatch):
 # --- pipes ---
 
 
-@pytest.mark.parametrize("text", ["-", "<(cat {text})", "{pipe}", "/dev/zero", "/dev/stdin"])
-def test_a_text_that_can_be_read_only_once(text, tmp_path, places):
+@pytest.mark.parametrize("text", ["-", "{pipe}", "/dev/zero"])
+def test_a_text_that_can_be_read_only_once(text, tmp_path, places, capsys):
+    code, told = ended(["train", "--out", str(tmp_path / "run"), "--text", text.format(**places)], capsys)
+    assert code == 2 and not told.out and len(told.err.splitlines()) == 1, told.err
+    assert "save" in told.err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["<(cat {text})", "/dev/stdin"])
+def test_a_text_that_comes_through_a_shells_pipe(text, tmp_path, places):
     text = text.format(**places)
     command = f"{shlex.quote(sys.executable)} -m lib.course train --out {tmp_path}/run"
     line = f"cat {places['text']} | {command} --text {text}"

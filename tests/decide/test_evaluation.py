@@ -200,6 +200,7 @@ def test_bootstrap_is_as_wide_as_the_textbook_says():
     half = 1.96 * values.std() / 20
     assert found.estimate == pytest.approx(values.mean())
     assert found.high - found.low == pytest.approx(2 * half, rel=0.1)
+    assert found.high - found.estimate == pytest.approx(found.estimate - found.low, rel=0.1)
     assert bootstrap(values) == found != bootstrap(values, seed=1)
     assert bootstrap([1, 1, 1])[:] == (1, 1, 1)
 
@@ -225,6 +226,7 @@ def test_examples_needed_as_published():
     """R's power.prop.test: its own examples, and the tables' 388 for a half against 60 %."""
     assert examples_needed(0.5, 0.75, power=0.9) == 77  # n = 76.7
     assert examples_needed(0.5, 0.6) == examples_needed(0.6, 0.5) == 388  # n = 387.3
+    assert examples_needed(0.1, 0.6) == 14  # n = 13.04
     assert examples_needed(0.8, 0.83) > 2500
     assert examples_needed(0.8, 0.83, disagree=0.1) < 1000 < examples_needed(0.8, 0.83, disagree=0.3)
     assert examples_needed(0.0, 1.0, disagree=1.0) == 4
@@ -245,6 +247,7 @@ def test_wrong_choice_agrees_with_the_sum():
     chances = [[math.comb(n, k) * s**k * (1 - s) ** (n - k) for k in range(n + 1)] for s in (p, q)]
     want = sum(a * sum(chances[1][:i]) + 0.5 * a * chances[1][i] for i, a in enumerate(chances[0]))
     assert wrong_choice(p, q, n) == pytest.approx(want, abs=0.03) == wrong_choice(q, p, n)
+    assert wrong_choice(p, q, n) == wrong_choice(p, q, n, seed=0) != wrong_choice(p, q, n, seed=1)
     assert wrong_choice(p, p, n) == pytest.approx(0.5, abs=0.03) and wrong_choice(0.0, 1.0, 1) == 0
 
 
@@ -415,6 +418,7 @@ def test_model_judge_gives_a_chance(reader):
         (lambda: examples_needed(0.5, 0.6, power=1.0), "power lies between"),
         (lambda: examples_needed(0.5, 0.7, disagree=0.1), "disagree on 0.20 to 0.80"),
         (lambda: examples_needed(0.9, 0.95, disagree=0.5), "disagree on 0.05 to 0.15"),
+        (lambda: examples_needed(0.9, 0.95, disagree=0.16), "disagree on 0.05 to 0.15"),
         (lambda: wrong_choice(0.5, 0.6, 0), "at least 1"),
         (lambda: wrong_choice(0.5, 6, 10), "second is a share"),
         (lambda: overlap([], ["a"]), "tests is a list"),
@@ -441,3 +445,4 @@ def test_surprise_refuses(reader, text, window):
 def test_an_interval_reads_well():
     assert str(evaluation.Interval(0.1, 0.25, 0.5)) == "0.25 (0.10 to 0.50)"
     assert evaluation.Interval(0.1, 0.25, 0.5).whiskers(100) == pytest.approx((15, 25))
+    assert evaluation.Interval(0.1, 0.25, 0.5).whiskers() == pytest.approx((0.15, 0.25))

@@ -106,6 +106,7 @@ class Class:
     def __init__(self, entries, top: Path):
         self.entries, self.top, self.token = entries, top, secrets.token_hex(8)
         self.folder, self.out, self.drop = top / "class", top / "out", top / "drop"
+        self.read = None
         for folder in (self.folder, self.drop):
             folder.mkdir(parents=True)
         self.drop.chmod(0o777)
@@ -127,7 +128,7 @@ class Class:
                 self.done = subprocess.run(line, env=environ, capture_output=True, text=True, errors="replace",
                                            timeout=timeout, stdin=subprocess.DEVNULL, cwd=self.top)  # fmt: skip
             self.left = left
-        self.heard = listener.heard
+        self.heard, self.read = listener.heard, None
         return self
 
     @property
@@ -141,7 +142,12 @@ class Class:
             return {standing.learner: standing for standing in book.standings()}
 
     def results(self):
-        """{entry: ({exercise: points}, [reasons why something was not graded], {exercise: flags})}"""
+        """{entry: ({exercise: points}, [reasons why something was not graded], {exercise: flags})}, read once."""
+        if self.read is None:
+            self.read = self._results()
+        return self.read
+
+    def _results(self):
         by_path = {}
         for standing in self.standings().values():
             for report in standing.reports:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 
 import psutil
 import pytest
@@ -46,7 +47,7 @@ def grades(out, db="gradebook.sqlite"):
     """Each grade there is, counted: (learner, exercise, points)."""
     if not (out / db).exists():
         return Counter()
-    with sqlite3.connect(f"file:{out / db}?mode=ro", uri=True) as book:
+    with closing(sqlite3.connect(f"file:{out / db}?mode=ro", uri=True)) as book:
         try:
             return Counter(book.execute(
                 "SELECT l.name, g.exercise, g.points FROM grades g JOIN submissions s ON s.id = g.submission_id "

@@ -134,10 +134,8 @@ def seen(out) -> dict:
 
 
 @pytest.fixture(scope="module")
-def two(folder):
-    status, said = torchrun(folder / "worker.py", *OPTIONS, "--out", folder / "two")
-    assert status == 0, said
-    return seen(folder / "two")
+def two(warm, folder):
+    return team(warm, folder, "two")
 
 
 @pytest.fixture(scope="module")
