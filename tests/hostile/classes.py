@@ -56,10 +56,10 @@ def drawn(learners: int, hostile: int) -> list[Entry]:
 
 def memory(grader: psutil.Process) -> tuple[int, int]:
     """MB of the command and its workers together, and of the largest worker. What answers use is not in it."""
-    sizes = [grader.memory_info().rss]
-    for process in grader.children(recursive=True):
+    sizes, own = [grader.memory_info().rss], grader.cmdline()
+    for process in grader.children():
         try:
-            if "spawn_main" in " ".join(process.cmdline()):
+            if process.cmdline() == own or "spawn_main" in " ".join(process.cmdline()):  # forked, or begun anew
                 sizes.append(process.memory_info().rss)
         except psutil.Error:
             pass
