@@ -238,7 +238,7 @@ def test_outcomes(book):
     """Whatever a report says is kept, comes back as it was kept, and is written down for everybody."""
     tried, before, started = Counter(), memory(), time.monotonic()
 
-    @settings(FUZZ, max_examples=hunt(25, 500))
+    @settings(FUZZ, max_examples=hunt(25, 100))
     @given(st.lists(reports, min_size=1, max_size=4))
     def once(some):
         began = time.process_time()
