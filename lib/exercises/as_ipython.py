@@ -11,6 +11,7 @@ DEEP = 250  # levels of syntax; code that people write has 50
 MOST_MAGIC = 100  # lines of a cell that may be IPython's own; each takes IPython another look at the whole cell
 PROMPTS = re.compile(r"^[ \t]*(?:>>>|\.\.\.|In \[)", re.M)
 MAGIC = re.compile(r"^\s*[%!?,;/]|\?\s*$|=\s*[%!]", re.M)
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 SAME_NAMES = ("time", "capture", "prun")  # cell magics that run their cell here
 
 
@@ -85,7 +86,10 @@ def plain(source: str) -> str:
     if lines[first].startswith("%%"):
         name = re.match(r"%%(\w*)", lines[first])[1]
         if name in SAME_NAMES and not lines[first].rstrip().endswith("?"):
-            return "\n" * (first + 1) + plain("\n".join(lines[first + 1 :]))
+            inside = plain("\n".join(lines[first + 1 :]))
+            if name != "capture" and _awaits(inside):  # these run their cell as a program, where nothing is awaited
+                inside = 'raise SyntaxError("nothing can be awaited in a cell that is timed")'
+            return "\n" * (first + 1) + inside
     if len(MAGIC.findall(source)) > MOST_MAGIC:
         return source
     try:
@@ -95,6 +99,19 @@ def plain(source: str) -> str:
     except Exception:  # what IPython cannot read it shows as an error
         return source
     return _without_magic("\n" * first + text)
+
+
+def _awaits(source: str) -> bool:
+    """Whether a cell awaits something outside its functions."""
+    try:
+        level: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    while level:
+        if any(isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith) for node in level):
+            return True
+        level = [child for node in level if not isinstance(node, FUNCTIONS) for child in ast.iter_child_nodes(node)]
+    return False
 
 
 def _is_python(source: str) -> bool:

@@ -115,6 +115,10 @@ def _grade(
                     break  # else the sandbox itself was ended from outside: nothing is the answer's fault
             if result.points < result.out_of:
                 flags += [Flag(exercise.id, what) for what in _lacking(found, remote)]
+            if remote.stopped:
+                line, why = remote.stopped
+                what = f"what its cell holds below line {line}, which fails here ({why}), may never have run"
+                flags.append(Flag(exercise.id, what))
             seen = noted(exercise, remote.uses)
             barred = _barred(exercise, found, forbidden, rules_cost, seen)
             forbidden = _once(forbidden, seen)

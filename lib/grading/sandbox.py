@@ -260,6 +260,7 @@ class RemoteAnswer:
         self.lost = False  # the sandbox died, by no doing of the answer's that we know of
         self.problem, self.defined, self.error, self.value, self.callable = "", False, None, None, False
         self.failed: list[tuple[int, str]] = []  # helpers that did not run: number, why
+        self.stopped: tuple[int, str] | None = None  # a line of the cell that failed above what is needed, and why
         self._stack: contextlib.ExitStack | None = None
         self._line: Channel | None = None
         self._functions: list = []
@@ -309,6 +310,7 @@ class RemoteAnswer:
         self.defined, self.callable = said.get("defined") is True, said.get("callable") is True
         self.error = _error(said["error"]) if said.get("error") else None
         self.failed = _failed(said.get("failed"), len(self.code.helpers))
+        self.stopped = next(iter(_failed([said.get("stopped")], len(self.code.source))), None)
         self.value = said.get("value")
 
     def __call__(self, *args, **kwargs):

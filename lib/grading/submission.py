@@ -104,12 +104,13 @@ OWN = re.compile(
 
 def _several(folder: Path) -> str:
     """Why a folder seems to be several people's: one lesson in two folders whose names are no attempts; "" if not."""
-    places: dict[str, set[str]] = {}
+    places: dict[tuple, set[str]] = {}
     for file in _notebooks(folder, DEEP):
         inside = file.relative_to(folder).parts[:-1]
-        if inside and not OWN.fullmatch(inside[0]) and not home(Path(inside[0])):
-            places.setdefault(home(file) or file.name, set()).add(inside[0])
-    for what, names in places.items():
+        for i, part in enumerate(inside):  # two in one and the same folder: ann and bob in submissions
+            if not OWN.fullmatch(part) and not home(Path(part)):
+                places.setdefault((home(file) or file.name, inside[:i]), set()).add(part)
+    for (what, _), names in places.items():
         if len(names) > 1:
             first, second, *_ = sorted(names)
             return f"lesson {what} is in {first} and in {second}" if what.isdecimal() else (

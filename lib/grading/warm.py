@@ -416,7 +416,7 @@ def serve(channel: socket.socket) -> int:
     answer = namespace.get(order["name"], _nothing)
     here = answer is not _nothing and answer is not None
     report = {"defined": here, "callable": callable(answer), "error": namespace.pop("__error__", None)}
-    report["failed"] = namespace.pop("__failed__", [])
+    report["failed"], report["stopped"] = namespace.pop("__failed__", []), namespace.pop("__stopped__", None)
     answer_with(report | ({"value": answer} if here and not callable(answer) else {}))
     while True:
         try:
@@ -586,7 +586,7 @@ def _define(order: dict) -> dict:
     for source in order["after"]:
         with contextlib.suppress(Exception, SystemExit):
             cells.run(source, "<cell>")
-    namespace["__failed__"] = failed[:20]
+    namespace["__failed__"], namespace["__stopped__"] = failed[:20], cells.stopped
     return namespace
 
 
@@ -597,16 +597,21 @@ class _Cells:
 
     def __init__(self, namespace: dict):
         self.namespace, self.flags, self.loop = namespace, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None
+        self.stopped: list | None = None  # line and kind of a failure that others of its cell stand below
 
     def run(self, source: str, name: str, loose: frozenset[int] = frozenset()) -> None:
         """loose: lines where statements begin that may fail."""
         tree = self.compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+        failed = None
         for statement in tree.body:
+            if statement.lineno not in loose:
+                self.stopped = self.stopped or failed
             try:
                 self._run(self.compile(ast.Module([statement], []), name, "exec", self.flags, dont_inherit=True))
-            except (Exception, SystemExit, KeyboardInterrupt):
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
                 if statement.lineno not in loose:
                     raise
+                failed = failed or [statement.lineno, type(error).__name__]
 
     def _run(self, code) -> None:
         self.flags |= code.co_flags & FUTURE

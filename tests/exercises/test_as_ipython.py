@@ -9,6 +9,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from lib.exercises.as_ipython import error, parse, plain, unreadable
 
+LATE = "raise SyntaxError('a cell magic is the first line of its cell, or an error')"
+AWAITED = "raise SyntaxError('nothing can be awaited in a cell that is timed')"
 INSTALLS = "try:\n    import e\nexcept ImportError:\n    "
 
 
@@ -27,6 +29,9 @@ def code(source):
     ("In [3]: x = 1\n   ...: y = 2", "x = 1; y = 2"), ("await f()\nx = 1", "await f(); x = 1"),
     (INSTALLS + "!pip install e", INSTALLS + "pass"),
     ("get_ipython().run_line_magic('time', '1'); x = 1", "1; x = 1"),
+    ("x = 1\n%%time\ny = 2", "x = 1; " + LATE), ("# a\n%%capture\ny = 2\n%%time\nz", LATE),
+    ("%%time\nx = 1\nif x:\n    await f()", AWAITED), ("%%capture\nawait f()", "await f()"),
+    ("%%time\nasync def f():\n    await g()", "async def f():\n    await g()"),
 ])  # fmt: skip
 def test_as_ipython_reads_it(source, want):
     assert code(source) == want

@@ -120,6 +120,8 @@ CASES = {
     "gives another name to the check": of(WRONG, between=[MASK.replace("def causal_mask", "def mine")],
                                           check='check("02.causal_mask", mine)'),
     "gives a lambda to the check": of(MASK.replace("def causal_mask", "def mine"), check='check("02.causal_mask", lambda n: mine(n))'),
+    "checks a name that nothing has, too": of(MASK.replace("def causal_mask", "def mine"), check='check("02.causal_mask", mine)',
+                                              below=['check("02.causal_mask", causal_mask)']),
     "wraps it by hand": of(MASK, between=["_plain = causal_mask\ndef causal_mask(n):\n    return _plain(n)"]),
     "decorates it in the next cell": of(MASK, "def same(f):\n    return lambda n: f(n)", between=["causal_mask = same(causal_mask)"]),
     # splits and copies
@@ -190,6 +192,24 @@ def test_use_reads_as_the_grader_does(name):
     exec(PRELUDE, namespace)
     exec(compile(source, "<own>", "exec"), namespace)
     assert torch.equal(namespace["causal_mask"](5), torch.ones(5, 5).tril().bool())
+
+
+@needs_isolation
+@pytest.mark.parametrize("source", ["import math\n%%time\n" + MASK, "# mine\n%%capture\n" + MASK, "%pwd\n\n%%time\n" + MASK])
+def test_what_stands_below_a_late_cell_magic_never_ran(source, sandbox):
+    id, edit = of(source)
+    nb = notebook("02")
+    edit(nb)
+    assert graded(Notebook("x", "02", [id], parse(json.dumps(nb).encode())[0]), sandbox)["points"] == {id: 0}
+
+
+@needs_isolation
+def test_what_stands_below_a_failing_line_of_its_cell_is_told(sandbox):
+    id, edit = of(HELPED.format("seen == []") + "\n\n1 / 0\nseen = []")
+    nb = notebook("02")
+    edit(nb)
+    said = graded(Notebook("x", "02", [id], parse(json.dumps(nb).encode())[0]), sandbox)
+    assert any("below line 7, which fails here (ZeroDivisionError)" in what for what in said["flags"]), said
 
 
 MISSING = {

@@ -172,6 +172,8 @@ def test_a_folder_too_deep_is_told_and_never_merged(tmp_path, inside):
     with pytest.raises(CourseError, match=says):
         find([tmp_path / "unzipped"])
     assert [who for who, _, _ in told(tmp_path / "unzipped/submissions")] == sorted(inside)
+    with pytest.raises(CourseError, match="holds one folder, unzipped, and lesson 02 is in "):
+        find([tmp_path])
     one = told(tmp_path / "unzipped/submissions", learner="ann")
     assert [(who, bad) for who, _, bad in one] == [("ann", False)] * 2
     lay(tmp_path, "unzipped/more/02_attention.ipynb")
