@@ -294,11 +294,11 @@ def device(name: str) -> Device:
     raise CourseError(f"unknown device {name!r}; choose {', '.join(known)}.{guess}")
 
 
-def prefill_seconds(model: Model, chip: Device, tokens: int, batch: int = 1, precision: str = "bfloat16"
-                    ) -> float | None:  # fmt: skip
+def prefill_seconds(model: Model, chip: Device, tokens: int, batch: int = 1, precision: str = "bfloat16",
+                    quantize: str | None = None) -> float | None:  # fmt: skip
     """The least time to read a prompt: its arithmetic over the peak, or the weights' bytes over the bandwidth. None
     where either is not known."""
-    forward, nbytes = forward_flops(model, tokens), _read_bytes(model, precision, None, model.active)
+    forward, nbytes = forward_flops(model, tokens), _read_bytes(model, precision, quantize, model.active)
     if None in (forward, nbytes):
         return None
     work = batch * (pair_flops(model, tokens, 1) if model.pair else tokens * forward)
@@ -374,7 +374,7 @@ def serving_cost(model: Model, chip: Device, *, requests: float, prompt: int, an
     if model.unknown and decode_seconds(model, chip, context, batch, quantize=quantize) is None:
         said = ", ".join(model.unknown)
         raise CourseError(f"{model.name}: {said} not known for this family, so no price is built on it")
-    one = prefill_seconds(model, chip, prompt, batch) + answer * decode_seconds(
+    one = prefill_seconds(model, chip, prompt, batch, quantize=quantize) + answer * decode_seconds(
         model, chip, context, batch, quantize=quantize)  # fmt: skip
     seconds = one / batch / count / utilisation
     month = 30 * 24 * 3600.0

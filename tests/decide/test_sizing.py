@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib.decide import sizing
-from lib.decide.counting import Pair, count, load
+from lib.decide.counting import Cache, Pair, count, load
 from lib.decide.sizing import (
     chinchilla_flops,
     cost,
@@ -258,6 +258,30 @@ def test_memory_of_answers_by_hand():
     assert inference_memory(shaped(), quantize="int8")["weights"] == 1000
 
 
+def test_a_cache_of_its_own_and_weights_as_they_are_stored_by_hand():
+    kept = Cache(layers=((6, None), (8, 4)), state=10, source=3)
+    model = shaped(cache=kept, looked=(7, 9), windows=(None, 4), n_layer=2)
+    assert kv_cache_bytes(model, 5, 3, 4) == (6 * 5 + 8 * 4 + 10 + 3 * 5) * 3 * 4
+    assert kv_cache_bytes(shaped(cache=dataclasses.replace(kept, heard=20)), 5) == (6 * 5 + 8 * 4 + 10 + 3 * 20) * 2
+    assert kv_cache_bytes(shaped(cache=None), 5) is None
+    assert sizing.attention_flops(model, 5) == 2 * (7 * 5 + 9 * 4) + 4 * 10
+    parts = {"experts": 600, "the rest": 400}
+    stored = shaped(parts=parts, quantized="gptq", bits={"experts": 4.5})
+    assert sizing.stored_bytes(stored) == (600 * 4.5 + 400 * 16) / 8
+    assert sizing.stored_bytes(stored, "float32") == (600 * 4.5 + 400 * 32) / 8
+    assert sizing.stored_bytes(stored, parameters=700) == (300 * 4.5 + 400 * 16) / 8, "of the experts, some rest"
+    assert sizing.stored_bytes(stored, quantize="int8") == 1000
+    assert sizing.stored_bytes(shaped(), parameters=700) == 1400
+    assert sizing.stored_bytes(shaped(quantized="strange")) is None
+
+
+def test_training_of_layers_that_are_not_known_gives_what_is():
+    asked = training_memory(shaped(plain=False), 2, 6)
+    assert {name: asked[name] for name in ("weights", "gradients", "optimizer")} == {
+        "weights": 2000, "gradients": 2000, "optimizer": 12_000}  # fmt: skip
+    assert asked["activations"] is None and asked["total"] is None
+
+
 def test_memory_of_training_by_hand():
     plain, gated = 40 + 2 * 20 + 2 * 10 + 14, 40 + 2 * 20 + 2 * 10 + 20 + 28  # numbers a layer keeps of a token
     assert sizing.layer_activations(shaped()) == 4 * plain
@@ -296,6 +320,7 @@ def test_seconds_and_money_by_hand():
     assert prefill_seconds(shaped(kind="encoder"), CHIP, 6, 3) == 18 * forward_flops(model, 6) / 1e4
     assert prefill_seconds(model, CHIP, 6, 3, "float32") == pytest.approx(reading * 1e4 / 3e3)
     assert prefill_seconds(model, CHIP, 1) == 2 * 800 / 1e3
+    assert prefill_seconds(model, CHIP, 1, quantize="int8") == 800 / 1e3
     assert decode_seconds(model, CHIP, 6) == (2 * 800 + kv_cache_bytes(model, 6)) / 1e3
     read = 800 + 200 * (1 - 0.2**2)  # three texts: an idle weight stays idle with a chance of 0.2 for each further one
     assert decode_seconds(model, CHIP, 6, 3) == pytest.approx((2 * read + kv_cache_bytes(model, 6, 3)) / 1e3)
@@ -336,8 +361,12 @@ def test_a_month_of_requests_by_hand():
     slow = serving_cost(model, CHIP, requests=1, **asked)
     assert slow["break_even"] == math.inf, "as many as would pay it cannot serve"
     fourfold = serving_cost(model, fast, requests=1, quantize="int4", batch=4, utilisation=0.25, **asked)
-    one = prefill_seconds(model, fast, 6, 4) + 4 * decode_seconds(model, fast, 10, 4, quantize="int4")
+    one = prefill_seconds(model, fast, 6, 4, quantize="int4") + 4 * decode_seconds(model, fast, 10, 4, quantize="int4")
     assert fourfold["seconds"] == pytest.approx(one / 4 / 0.25)
+    strange = shaped(quantized="strange")  # what its file holds is not known; what int8 would be is
+    assert serving_cost(strange, fast, requests=1, quantize="int8", **asked)["seconds"] > 0
+    with pytest.raises(CourseError, match="not known for this family, so no price"):
+        serving_cost(strange, fast, requests=1, **asked)
 
 
 def test_the_table_of_devices_is_read_as_it_stands(monkeypatch, tmp_path):
