@@ -14,7 +14,6 @@ import ast
 import contextlib
 import ctypes
 import gc
-import importlib
 import inspect
 import json
 import os
@@ -412,7 +411,7 @@ def serve(channel: socket.socket) -> int:
     order = wire.receive(channel, resolve)
     torch.default_generator.manual_seed(0)  # the same for everybody: it tells nothing of what inputs are drawn from
     seen = Seen(order["ready"], order["forbidden"])
-    namespace = _define(order)
+    namespace = _define(order, seen)
     answer = namespace.get(order["name"], _nothing)
     here = answer is not _nothing and answer is not None
     report = {"defined": here, "callable": callable(answer), "error": namespace.pop("__error__", None)}
@@ -457,6 +456,7 @@ class Seen:
         self.new: list = []  # [name, line], since it was last asked
         self.ready, self.forbidden, self.known = ready, tuple(forbidden), set()
         self.calling = 0
+        self.own: dict = {}  # code of the answer's cells, and what is watched already, by its id
         self.mode = self._mode() if forbidden else contextlib.nullcontext()
         modules = {name: [] for name in (".".join(r.split(".")[:-1]) for r in ready)}
         for name in ready:
@@ -465,15 +465,22 @@ class Seen:
         for name in modules:
             if name in sys.modules:
                 self._watch(sys.modules[name])
-        if any(name.startswith("lib.") for name in modules):
-            with contextlib.suppress(ImportError):
-                importlib.import_module("lib")  # its own importer asks to be first, so before ours
+        self.opened, self.scans, self.copies = False, 0, None
         if modules:
             sys.meta_path.insert(0, self)
+        if any(name.startswith("lib.") for name in modules):
+            self.home = os.path.dirname(sys.modules["lib"].__file__) if "lib" in sys.modules else "/lib"
+            sys.addaudithook(self._hear)
+        if forbidden:
+            self._follow_threads()
 
     def __enter__(self):
         self.calling += 1
         if self.calling == 1:
+            if self.opened and self.scans < SCANS:
+                self.scans += 1
+                with contextlib.suppress(Exception):
+                    self._find_copies()
             self.mode.__enter__()
 
     def __exit__(self, *_):
@@ -520,6 +527,61 @@ class Seen:
             spec.loader.exec_module = exec_module
         return spec
 
+    def _hear(self, event: str, args: tuple) -> None:
+        """An audit hook, which stays: a file of lib was opened, by an import or in another way."""
+        if event == "open" and not self.opened and not isinstance(args[0], int):
+            with contextlib.suppress(Exception):
+                path = os.fsdecode(args[0])  # one that begins nowhere may begin at a folder that was opened
+                self.opened = not path.startswith("/") or os.path.realpath(path).startswith(self.home)
+
+    def _follow_threads(self) -> None:
+        """A thread sees what its call would: PyTorch's modes are each thread's own."""
+        import _thread
+        import threading
+
+        start, mode = _thread.start_new_thread, self.mode
+
+        def start_new_thread(function, args, kwargs=None):
+            def run(*args, **kwargs):
+                with mode:
+                    return function(*args, **kwargs)
+
+            return start(run, args, kwargs or {})
+
+        _thread.start_new_thread = _thread.start_new = threading._start_new_thread = start_new_thread
+
+    def own_code(self, code) -> None:
+        """What a cell defines itself is no copy, even if it is the same."""
+        self.own[id(code)] = code
+        for inner in _codes(code):
+            self.own_code(inner)
+
+    def _find_copies(self) -> None:
+        """What was made of a file of lib in another way than by import (exec, a loader): it is watched, too."""
+        import types
+
+        if self.copies is None:
+            self.copies = dict(self._prints())
+        for thing in gc.get_objects():  # what was there before the answer is out of its sight
+            if type(thing) is types.FunctionType and id(thing.__code__) not in self.own:
+                if label := self.copies.get(_print_of(thing.__code__)):
+                    self._change(thing, label)
+
+    def _prints(self):
+        """(what tells its code, label) of each function of lib that is ready made, from lib's own files."""
+        for name, wanted in self.modules.items():
+            path = f"{self.home}/{'/'.join(name.split('.')[1:])}"
+            path = f"{path}.py" if os.path.isfile(f"{path}.py") else f"{path}/__init__.py"
+            if not name.startswith("lib.") or not os.path.isfile(path):
+                continue
+            with open(path, encoding="utf-8") as file:
+                whole = compile(file.read(), path, "exec", dont_inherit=True)
+            for code in _codes(whole):
+                if code.co_name in wanted:
+                    a_class = not code.co_flags & inspect.CO_OPTIMIZED
+                    for part in _codes(code) if a_class else [code]:
+                        yield _print_of(part), f"{name}.{code.co_name}"
+
     def _watch(self, module) -> None:
         import types
 
@@ -540,6 +602,7 @@ class Seen:
         import types
 
         free = function.__code__.co_freevars
+        self.own_code(function.__code__)  # which is looked after from here on
         same = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
         )
@@ -561,7 +624,18 @@ class Seen:
         function.__defaults__ = function.__kwdefaults__ = None
 
 
-def _define(order: dict) -> dict:
+SCANS = 20  # calls before which copies are looked for
+
+
+def _codes(code) -> list:
+    return [inner for inner in code.co_consts if isinstance(inner, type(code))]
+
+
+def _print_of(code) -> tuple:
+    return code.co_code, code.co_names, code.co_varnames, code.co_freevars
+
+
+def _define(order: dict, seen: Seen) -> dict:
     """Run the prelude, the helpers the answer needs, the answer's cell and what came after; returns its namespace."""
     import types
 
@@ -570,7 +644,7 @@ def _define(order: dict) -> dict:
     namespace = module.__dict__
     namespace |= {"display": lambda *_, **__: None, "get_ipython": lambda: _Shell()}
     exec(order["prelude"], namespace)
-    cells = _Cells(namespace)
+    cells = _Cells(namespace, seen)
     failed = []
     for number, source in enumerate(order["helpers"]):
         try:
@@ -595,9 +669,10 @@ class _Cells:
 
     exec, eval, compile = staticmethod(exec), staticmethod(eval), staticmethod(compile)  # a cell may replace them
 
-    def __init__(self, namespace: dict):
+    def __init__(self, namespace: dict, seen: Seen):
         self.namespace, self.flags, self.loop = namespace, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, None
         self.stopped: list | None = None  # line and kind of a failure that others of its cell stand below
+        self.own_code = seen.own_code
 
     def run(self, source: str, name: str, loose: frozenset[int] = frozenset()) -> None:
         """loose: lines where statements begin that may fail."""
@@ -615,6 +690,7 @@ class _Cells:
 
     def _run(self, code) -> None:
         self.flags |= code.co_flags & FUTURE
+        self.own_code(code)
         if not code.co_flags & inspect.CO_COROUTINE:
             self.exec(code, self.namespace)
             return

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import json
 import os
 import re
@@ -419,6 +420,79 @@ def test_what_is_ready_made_is_seen_as_it_runs(plain_box, id, source, name):
                 }[id]
             )
         assert answer.uses[name] == len(source.splitlines())
+
+
+CALLS = "\ndef attention(q, k, v, mask=None):\n    return f(q, k, v, mask)"
+COPIES = {
+    "its source, run again": "import lib.attention as A\nspace = {}\nexec(open(A.__file__).read(), space)\n"
+    "f = space['atten' + 'tion']",
+    "its source, in other words": "import lib.attention as A\ntext = open(A.__file__).read()\n"
+    "text = text[text.index('def attention('):].partition('\\n\\n\\n')[0]\nspace = dict(vars(A))\n"
+    "exec(text.replace('def attention', 'def mine'), space)\nf = space['mine']",
+    "no importer of ours": "import sys, importlib\nsys.meta_path[:] = [m for m in sys.meta_path if type(m) is type]\n"
+    "A = importlib.import_module('lib.attention')\nf = vars(A)['atten' + 'tion']",
+    "a loader by hand": "import importlib.machinery as m, lib\n"
+    "A = m.SourceFileLoader('mine', lib.__path__[0] + '/attention.py').load_module()\nf = vars(A)['atten' + 'tion']",
+    "a function of its code": "import types, lib.attention as A\n"
+    "code = compile(open(A.__file__).read(), '<answer>', 'exec')\n"
+    "f = [types.FunctionType(c, dict(vars(A)), None, (None,)) for c in code.co_consts "
+    "if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]",
+    "bytes of it": "import os, lib\nfile = os.open(lib.__path__[0] + '/attention.py', os.O_RDONLY)\n"
+    "space = {}\nexec(os.read(file, 10**6), space)\nf = space['atten' + 'tion']",
+}
+
+
+@linux
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_of_the_librarys_is_the_librarys(plain_box, how):
+    """However it was made of lib's own file, its call is seen; and there is no answer of the learner's to judge."""
+    e = exercise("02.attention")
+    with plain_box.load(Code(e.name, COPIES[how] + CALLS), e.ready, (*e.forbidden, e.name)) as answer:
+        assert answer.error is None
+        with contextlib.suppress(AnswerError):
+            answer(*[torch.ones(2, 3)] * 3)
+        assert answer.uses["lib.attention.attention"] == len((COPIES[how] + CALLS).splitlines())
+    report = judge((Cell(COPIES[how] + CALLS, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
+
+
+@linux
+@pytest.mark.parametrize("id", ["02.attention", "02.causal_mask", "04.rms_norm", "03.split_heads"])
+def test_what_a_learner_typed_is_no_copy(plain_box, id):
+    """To the letter the library's, with the library beside it to compare: that accuses nobody."""
+    e = exercise(id)
+    place = next(name for name in e.ready if name.startswith("lib.") and name.endswith("." + e.name)).rpartition(".")[0]
+    module = importlib.import_module(place)
+    cells = (
+        Cell(f"import {place} as theirs\nimport inspect\nprint(inspect.getsource(theirs))"),
+        Cell(f"import {place} as L\n_open = open(L.__file__).read()\nfrom {place} import *\n"
+             + inspect.getsource(getattr(module, e.name)), id.replace(".", "-")),
+    )  # fmt: skip
+    report = judge(cells, "x", id[:2], "", "", plain_box, 1, frozenset({id}))
+    own = f"called `{place}.{e.name}`"  # neighbours that it imports may well be seen
+    assert not any(own in flag.what for flag in report.flags), report
+
+
+@linux
+@pytest.mark.parametrize(
+    "how",
+    [
+        "import threading\ndef f(*a):\n    o = []\n    t = threading.Thread(target=lambda: o.append(g(*a)))\n"
+        "    t.start(); t.join()\n    return o[0]",
+        "from concurrent.futures import ThreadPoolExecutor as P\npool = P(1)\ndef f(*a):\n"
+        "    return pool.submit(g, *a).result()",
+        "import _thread\ndef f(*a):\n    o, lock = [], _thread.allocate_lock()\n    lock.acquire()\n"
+        "    def run():\n        o.append(g(*a)); lock.release()\n    _thread.start_new_thread(run, ())\n"
+        "    lock.acquire()\n    return o[0]",
+    ],
+    ids=["Thread", "pool", "_thread"],
+)
+def test_what_a_thread_calls_is_seen(plain_box, how):
+    source = "g = vars(F)['scaled_dot' + '_product_attention']\n" + how + CALLS
+    e = exercise("02.attention")
+    with plain_box.load(Code(e.name, source), e.ready, (*e.forbidden, e.name)) as answer:
+        answer(*[torch.ones(2, 3)] * 3)
+        assert list(answer.uses) == ["torch.scaled_dot_product_attention"]
 
 
 @linux
