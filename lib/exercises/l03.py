@@ -514,8 +514,8 @@ a dictionary of four matrices, kept as PyTorch keeps them, (out, in), so `x @ w[
 
 Cut queries, keys and values into heads. Let `turn(heads)`, (B, heads, T, Dh) to the same shape, write the positions
 into queries and keys, not into values. Give each query head its own keys and values, H of each. `attend(q, k, v)`
-does the look-up for all heads at once, (B, H, T, Dh) three times to (B, H, T, Dh). Return (B, T, D). Your
-`split_heads`, `merge_heads` and `repeat_kv` from above are at your service.
+does the look-up for all heads at once, (B, H, T, Dh) three times to (B, H, T, Dh). Return (B, T, D). You
+may call your `split_heads`, `merge_heads` and `repeat_kv` from above.
 """,
     stub='''
 def multi_head(x, w, n_head, n_kv_head, attend, turn):

@@ -272,6 +272,8 @@ def test_a_cache_of_its_own_and_weights_as_they_are_stored_by_hand():
     assert sizing.stored_bytes(stored, parameters=700) == (300 * 4.5 + 400 * 16) / 8, "of the experts, some rest"
     assert sizing.stored_bytes(stored, quantize="int8") == 1000
     assert sizing.stored_bytes(shaped(), parameters=700) == 1400
+    both = dataclasses.replace(stored, kind="encoder-decoder", pair=PAIR)
+    assert sizing.stored_bytes(both, parameters=250) == (600 * 4.5 + 400 * 16) / 8 / 4
     assert sizing.stored_bytes(shaped(quantized="strange")) is None
 
 

@@ -12,6 +12,7 @@ import ast
 import builtins
 import contextlib
 import dataclasses
+import gc
 import io
 import itertools
 import json
@@ -21,6 +22,8 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import matplotlib.pyplot as plt
 
 from lib.exercises.closure import bound, used
 from lib.exercises.exercise import PRELUDE, Exercise, exercises
@@ -198,13 +201,16 @@ def _ring(*_):
 
 @contextlib.contextmanager
 def seconds(n: float) -> Iterator[None]:
-    old = signal.signal(signal.SIGALRM, _ring)
+    old, collecting = signal.signal(signal.SIGALRM, _ring), gc.isenabled()
+    gc.disable()  # whoever listens to it would swallow the bell
     signal.setitimer(signal.ITIMER_REAL, n)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
+        if collecting:
+            gc.enable()
 
 
 def points(e: Exercise, candidate: Candidate) -> int:
@@ -221,6 +227,8 @@ def points(e: Exercise, candidate: Candidate) -> int:
                 return evaluate(e, namespace["_given"]).points
         except (Exception, _TooLong, SystemExit):
             return 0
+        finally:
+            plt.close("all")  # what a lesson's function has drawn
 
 
 def _first(e: Exercise, answer: object) -> str:

@@ -175,6 +175,22 @@ def test_standing_counts_and_names_the_next():
         parts.forget(["05.momentum"])
 
 
+def test_the_meter_says_whose_is_what_and_never_raises(home, capsys):
+    parts.keep("04.rms_norm", reference_source("04.rms_norm"))
+    parts.keep("04.gated_mlp", "def gated_mlp(")
+    trial.meter()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 13 and said[7].startswith("yours   04.rms_norm") and said[8].startswith("course  04.gated_mlp")
+    assert said[11].startswith("Your 04.gated_mlp is left out") and said[12].startswith("1 of 11 parts are yours.")
+    parts.path("04.gated_mlp").unlink()
+    parts.path("04.rms_norm").unlink()
+    (home / "mine" / trial.NAME).unlink()
+    (home / "mine").rmdir()
+    (home / "mine").write_text("no folder")
+    trial.meter()
+    assert "cannot be written" in capsys.readouterr().out
+
+
 def test_two_learners_on_one_machine(monkeypatch, tmp_path):
     parts.keep("01.rotary", "x")
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "another"))

@@ -4,7 +4,7 @@
 it is the course's; `fill` holds the course's parts for where a learner's is missing; `trial` lets the file speak.
 
     from lib.lesson import handmade
-    handmade.meter()                                     # whose is what, and where the file is
+    handmade.meter()                                     # whose is what
     handmade.speak("The capital of France is")           # the file alone, on SmolLM2's weights
 """
 

@@ -50,16 +50,16 @@ def refresh() -> tuple[Path, tuple[str, ...], tuple[str, ...]]:
 
 
 def meter() -> None:
-    """Print whose is what in the learner's file, and where it is. Never raises."""
+    """Print whose is what in the learner's file. Never raises."""
     try:
-        path, mine, notes = refresh()
+        _, mine, notes = refresh()
     except CourseError as problem:
         print(problem)
         return
     print("\n".join(table(mine)))
     for note in notes:
         print(note)
-    print(f"{len(mine)} of {len(parts.PARTS)} parts are yours: {path}")
+    print(f"{len(mine)} of {len(parts.PARTS)} parts are yours. To have the file: course mine --out my_transformer.py")
 
 
 def table(mine: Iterable[str]) -> list[str]:
