@@ -121,37 +121,42 @@ class TextScore(NamedTuple):
 
 @torch.no_grad()
 def surprise(
-    model: Transformer, tokenizer, text: str, start: int | None = None, window: int | None = None
+    model: Transformer, tokenizer, text: str, start: int | None = None, window: int | None = None, before: str = ""
 ) -> TextScore:
     """How surprised a model is by a text: each token scored once, by what stands before it.
 
     start: a token put before the text, so that the first one is scored as well; without it the first token, which
-    nothing stands before, is not scored, nor its bytes counted. A text longer than `window` (block_size unless given)
-    is read in windows that overlap by half. Raises CourseError for a text of too few tokens.
+    nothing stands before, is not scored, nor its bytes counted. before: a text that is read first and not scored. A
+    text longer than `window` (block_size unless given) is read in windows that overlap by half. Raises CourseError
+    for a text of too few tokens, or a `before` that leaves it no room.
     """
     ids = tokenizer.encode(_text(text))
+    given = ([] if start is None else [start]) + tokenizer.encode(_text(before))
     size = len(text.encode())
-    if start is None and ids:
+    if not given and ids:
         size -= len(tokenizer.decode(ids[:1]).encode())
-    ids = ids if start is None else [start, *ids]
+        given, ids = ids[:1], ids[1:]
+    ids = [*given, *ids]
     window = window or model.config.block_size
-    if len(ids) < 2 or size < 1:
+    if len(ids) == len(given) or size < 1:
         raise CourseError("the text is too short to be scored; pass at least two tokens")
     if not 2 <= window <= model.config.block_size:
         raise CourseError(f"window is 2 to the model's block_size, {model.config.block_size}, not {window}")
+    if len(given) >= window:
+        raise CourseError(f"what is read before the text fills the window of {window} tokens; shorten it")
     device, training = model.embedding.weight.device, model.training
     model.eval()
-    nats, done = 0.0, 1  # the first id is never scored
+    nats, done = 0.0, len(given)  # what is given is never scored
     try:
         while done < len(ids):
-            begin = 0 if done == 1 else max(0, done - window // 2)
+            begin = 0 if done == len(given) else max(0, done - window // 2)
             piece = torch.tensor(ids[begin : begin + window], device=device)  # (T,)
             losses = F.cross_entropy(model(piece[None, :-1])[0].float(), piece[1:], reduction="none")  # (T − 1,)
             nats += losses[done - begin - 1 :].cpu().double().sum().item()  # not every device has float64
             done = begin + len(piece)
     finally:
         model.train(training)
-    return TextScore(nats, len(ids) - 1, size)
+    return TextScore(nats, len(ids) - len(given), size)
 
 
 @torch.no_grad()
@@ -368,7 +373,8 @@ def model_judge(model: Transformer, tokenizer) -> Callable[[str, str, str], floa
         asked = (f"Question: {question}\n\nAnswer A: {one}\n\nAnswer B: {other}\n\n"
                  "Which answer is better? Reply with one letter, A or B.")  # fmt: skip
         ids = [*tokenizer.chat([{"role": "user", "content": asked}]), *tokenizer.encode("Answer")]
-        logits = model(torch.tensor([ids], device=model.embedding.weight.device))[0, -1]  # (V,)
+        x = model.last_hidden_state(torch.tensor([ids], device=model.embedding.weight.device))[0, -1]  # (D,)
+        logits = model.head(x)  # (V,), asked at the last place only
         return logits[letters].float().softmax(-1)[0].item()
 
     return judge

@@ -131,20 +131,45 @@ def words_of(text: str) -> list[str]:
     return re.findall("[a-z']+", text.lower())
 
 
-class WordCounter:
-    """A specialist of a few hundred numbers: which words occur, one weight for each word and intent, softmax."""
+class LinearReader:
+    """A specialist of one weight for each feature and intent, softmax: logistic regression on `features`.
 
-    def __init__(self, messages: Sequence[Message], steps: int = 150, seed: int = 0):
-        self.places = {w: i for i, w in enumerate(sorted({w for m in messages for w in words_of(m.text)}))}
+    features: texts → (N, features), such as lib.weights.encoder's vectors.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[list[str]], torch.Tensor],
+        messages: Sequence[Message],
+        steps: int = 150,
+        seed: int = 0,
+    ):
+        self.features = features
+        x, y = features([m.text for m in messages]), torch.tensor([INTENTS.index(m.intent) for m in messages])
         torch.manual_seed(seed)
-        self.layer = nn.Linear(len(self.places), len(INTENTS))
+        self.layer = nn.Linear(x.shape[1], len(INTENTS))
         optimizer = torch.optim.AdamW(self.layer.parameters(), lr=0.05, weight_decay=1e-3)
-        x, y = self.bags([m.text for m in messages]), torch.tensor([INTENTS.index(m.intent) for m in messages])
         for _ in range(steps):
             loss = F.cross_entropy(self.layer(x), y)  # (N, intents) against (N,)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+    def __call__(self, text: str) -> str:
+        return self.read([text])[0]
+
+    @torch.no_grad()
+    def read(self, texts: Sequence[str]) -> list[str]:
+        """The intent of each text, all at once."""
+        return [INTENTS[i] for i in self.layer(self.features(list(texts))).argmax(1).tolist()]
+
+
+class WordCounter(LinearReader):
+    """A linear reader of a few hundred weights, whose features are the words that occur."""
+
+    def __init__(self, messages: Sequence[Message], steps: int = 150, seed: int = 0):
+        self.places = {w: i for i, w in enumerate(sorted({w for m in messages for w in words_of(m.text)}))}
+        super().__init__(self.bags, messages, steps, seed)
 
     def bags(self, texts: Sequence[str]) -> torch.Tensor:
         """(N, words): 1 where a known word occurs."""
@@ -152,10 +177,6 @@ class WordCounter:
         for i, text in enumerate(texts):
             x[i, [self.places[w] for w in set(words_of(text)) if w in self.places]] = 1
         return x
-
-    @torch.no_grad()
-    def __call__(self, text: str) -> str:
-        return INTENTS[self.layer(self.bags([text])).argmax()]
 
     def knows(self, text: str) -> float:
         """The share of a text's words that occurred in training."""

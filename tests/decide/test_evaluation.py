@@ -162,6 +162,20 @@ def test_surprise_scores_each_token_once(reader, length):
     assert found.tokens == length - 1 and found.nats == pytest.approx(nats, rel=1e-4)
 
 
+def test_surprise_after_a_text_that_is_read_and_not_scored(reader):
+    def asked(text, **options):
+        return surprise(reader, Letters(), text, start=0, **options)
+
+    whole, front, rest = asked("one two three"), asked("one "), asked("two three", before="one ")
+    assert rest.nats == pytest.approx(whole.nats - front.nats, rel=1e-4)
+    assert (rest.tokens, rest.bytes) == (9, 9)
+    assert surprise(reader, Letters(), "two three", before="one ").tokens == 9, "without a mark too"
+    long = asked("two three" * 5, before="one ")  # more than one window
+    assert (long.tokens, long.bytes) == (45, 45)
+    with pytest.raises(CourseError, match="fills the window of 16"):
+        asked("two", before="one " * 4)
+
+
 # Certainty
 
 

@@ -3,11 +3,12 @@
 from collections import Counter
 
 import pytest
+import torch
 
 from lib.decide.evaluation import overlap
 from lib.errors import CourseError
 from lib.shop import intents
-from lib.shop.intents import INTENTS, PHRASINGS, UNSEEN, Message, WordCounter, made, real, right
+from lib.shop.intents import INTENTS, PHRASINGS, UNSEEN, LinearReader, Message, WordCounter, made, real, right
 from lib.shop.retail import retail
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,3 +56,14 @@ def test_the_counter_learns_what_words_tell():
     assert counter("Back, please!") == "return" and counter("street") == "address"
     assert counter.knows("give it away") == pytest.approx(2 / 3) and counter.knows("!") == 0
     assert right(lambda text: "swap", messages) == [False, True, False, False]
+
+
+def test_a_linear_reader_learns_on_any_features_and_reads_alike_alone_and_together():
+    def features(texts):  # what it is told apart by: two numbers
+        return torch.tensor([[float("back" in text), float("street" in text)] for text in texts])
+
+    messages = [Message("give it back", "return"), Message("new street", "address")] * 4
+    reader = LinearReader(features, messages)
+    assert right(reader, messages) == [True] * 8
+    assert reader.read(["back", "street", "back"]) == ["return", "address", "return"]
+    assert [reader(text) for text in ("back", "street")] == ["return", "address"]
