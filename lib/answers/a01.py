@@ -29,6 +29,10 @@ def apply_merges(ids, merges):
     return list(ids)
 
 
+def embed(ids, table):
+    return table[ids]  # (..., D)
+
+
 def cosine_nearest(table, i, k):
     unit = table / table.norm(dim=1, keepdim=True)  # (V, D)
     scores = unit @ unit[i]  # (V,)
@@ -92,6 +96,24 @@ ANSWERS = {
         Mutant("both stay", "out[-1] = new", "out.append(new)", "What is left is"),
         Mutant("starts from the original", "        ids = out\n", "        pass\n", "What is left is"),
         Mutant("crashes on nothing", "if out and", "if", "Your code raised IndexError"),
+    )),
+    "01.embed": Answer(embed, (
+        Mutant("the table itself", "table[ids]", "table[torch.arange(ids.numel()).view(ids.shape) % len(table)]",
+               "own order"),
+        Mutant("counts from one", "table[ids]", "table[ids - 1]", "one too early"),
+        Mutant("id as a quantity", "table[ids]", "ids[..., None] * table[ids * 0 + torch.arange(ids.numel()).view("
+               "ids.shape) % len(table)]", "used as a quantity"),
+        Mutant("stretched", "table[ids]", "table[ids] * table.shape[1] ** 0.5", "stretched by √D"),
+        Mutant("length one", "table[ids]", "F.normalize(table[ids], dim=-1)", "at length 1"),
+        Mutant("columns", "table[ids]", "table.T[ids % table.shape[1]]", "as many numbers as there are tokens"),
+        Mutant("one-hot", "table[ids]", "F.one_hot(ids, len(table)).float()", "as many numbers as there are tokens"),
+        Mutant("batch flattened", "table[ids]", "table[ids.flatten()]", "The batch is gone"),
+        Mutant("place added", "table[ids]", "table[ids] + (torch.arange(ids.shape[-1])[:, None] if ids.ndim > 1 else "
+               "0)", "the numbers are others"),
+        Mutant("averaged over the text", "return table[ids]", "x = table[ids]\n    return x if x.ndim < 3 else "
+               "x.mean(1, keepdim=True).expand_as(x)", "the numbers are others"),
+        Mutant("small vocabularies only", "table[ids]", "table[ids % 1000]", "vocabulary of 40,000"),
+        Mutant("forgot return", "return ", "", "Did you forget `return`?"),
     )),
     "01.cosine_nearest": Answer(cosine_nearest, (
         Mutant("itself included", 'scores[i] = -float("inf")', "pass", "in its own list"),

@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 
 from lib.exercises.exercise import Exercise, Property
 from lib.exercises.properties import close, differs, dtype, finite, integer, normal, require, shape, tensor
@@ -170,6 +171,7 @@ APPLY_MERGES = Exercise(
 Training is over; a new text arrives. Write `apply_merges(ids, merges)`. `ids` is a list of byte ids; `merges` is a
 list of `(left, right, new)` in the order in which they were learned: wherever `left` stands before `right`, `new`
 takes their place. Return the list that is left when all have had their turn, oldest first, each from left to right.
+You may call your `merge` from above.
 """,
     stub='''
 def apply_merges(ids, merges):
@@ -187,8 +189,93 @@ def apply_merges(ids, merges):
         "You have the glueing of one pair already. What is missing is a loop around it.",
         "The order of the loops matters: outside the merges, inside the text. For each merge, go through the "
         "whole text.",
-        "for left, right, new in merges: ids = the list with (left, right) replaced by new. The lesson's glue(ids, "
-        "pair, new), further up, may serve as a model; write it into your answer so that it stands alone.",
+        "for left, right, new in merges: ids = merge(ids, (left, right), new). Then return ids, as a list.",
+    ),
+)
+
+# --- embed --------------------------------------------------------------------------------------------------
+
+
+def _embedded(answer, ids, table):
+    got = finite(tensor(answer(ids, table)))
+    before, (V, D) = tuple(ids.shape), table.shape
+    require(tuple(got.shape) != (*before, V), "Each id becomes as many numbers as there are tokens. The table has a "
+            "row for each token, (V, D), and an id becomes its row: D numbers.")
+    require(ids.ndim < 2 or tuple(got.shape) != (ids.numel(), D), "The batch is gone: ids (B, T) become (B, T, D), "
+            "not one long list of rows.")
+    return shape(got, (*before, D), "the result")
+
+
+def _embed_by_hand(answer, rng):
+    table = torch.tensor([[0.0, 1.0, 2.0], [10.0, 11.0, 12.0], [20.0, 21.0, 22.0], [30.0, 31.0, 32.0]])
+    ids = torch.tensor([3, 0, 3, 1])
+    got = _embedded(answer, ids, table)
+    for wrong, says in (
+        (table, "The rows come in the table's own order. Take the row that each *id* names: the first id is 3."),
+        (table[ids - 1], "Every row is one too early: ids count from 0, and id 0 is the table's first row."),
+        (ids[:, None] * table, "The id is used as a quantity. It is only a name: it says which row, and no more."),
+        (table[ids] * 3**0.5, "The rows are right and stretched by √D. The paper did that; our model does not."),
+        (F.normalize(table[ids], dim=-1), "The rows come at length 1. Take them as they stand in the table."),
+    ):
+        require(differs(got, wrong).any(), says)
+    close(got, table[ids], "The ids 3, 0, 3, 1 name the rows that begin with 30, 0, 30 and 10. Yours are others.")
+
+
+def _embed_batch(answer, rng):
+    for ids_shape in ((2, 5), (3, 1), (1, 4), (2, 2, 3), ()):
+        V, D = integer(rng, 7, 12), integer(rng, 2, 5)
+        table, ids = normal(rng, V, D), torch.randint(0, V, ids_shape, generator=rng)
+        want = torch.stack([table[i] for i in ids.flatten().tolist()]).view(*ids_shape, D)  # (..., D)
+        close(_embedded(answer, ids, table), want, f"Ids of shape {ids_shape} should become their rows, "
+              f"{(*ids_shape, D)}. The shape fits, and the numbers are others.")
+
+
+def _embed_alone(answer, rng):
+    table, (a, b, c, d) = normal(rng, 9, 4), torch.randperm(9, generator=rng)[:4].tolist()
+    ids = torch.tensor([[a, b, a, c], [b, a, d, d]])
+    got = _embedded(answer, ids, table)
+    require(torch.equal(got[0, 0], got[0, 2]) and torch.equal(got[0, 0], got[1, 1]), "The same id gives different "
+            "vectors at different places. A table knows neither places nor neighbours.")
+    other = torch.tensor([[a, b, a, c], [d, c, b, a]])
+    close(_embedded(answer, other, table)[0], got[0], "A text's vectors change with another text of the batch.")
+    close(got[0, 0], table[a], "An id's vector is not its row of the table.")
+
+
+def _embed_large(answer, rng):
+    table = normal(rng, 40_000, 8)
+    ids = torch.randint(0, 40_000, (2, 50), generator=rng)
+    close(_embedded(answer, ids, table), torch.stack([table[i] for i in ids.flatten().tolist()]).view(2, 50, 8),
+          "With a vocabulary of 40,000 the rows are others.")
+
+
+EMBED = Exercise(
+    id="01.embed",
+    title="From ids to vectors",
+    points=5,
+    difficulty=1,
+    minutes=5,
+    prompt="""
+Write `embed(ids, table)`. `ids` is a tensor of whole numbers of any shape, say (B, T); `table` is (V, D), a row for
+each of the V tokens. Each id becomes its row, so the result has one axis more, (B, T, D). Index the table rather than
+call PyTorch's `embedding`.
+""",
+    stub='''
+def embed(ids, table):
+    """Whole numbers (...) and a table (V, D) -> (..., D): the row of each id."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("four ids, by hand", 1, _embed_by_hand, proof=False),
+        Property("a batch of any shape", 2, _embed_batch),
+        Property("an id is always the same vector", 1, _embed_alone),
+        Property("a real vocabulary", 1, _embed_large),
+    ],
+    forbidden=("embedding", "Embedding"),
+    ready=("torch.nn.Embedding", "torch.nn.functional.embedding", "lib.lesson.handmade.fill.embed"),
+    hints=(
+        "A list of three rows is table[[4, 0, 4]]. What if the list is a tensor?",
+        "Indexing with a tensor of whole numbers gives a tensor of its shape, with a row in place of each number.",
+        "return table[ids]. That it is so short is the point: an embedding is a look-up.",
     ),
 )
 
@@ -401,4 +488,4 @@ def rotary(x, positions, theta=10000.0):
     ),
 )
 
-EXERCISES = [MERGE, APPLY_MERGES, NEAREST, ROTARY]
+EXERCISES = [MERGE, APPLY_MERGES, EMBED, NEAREST, ROTARY]

@@ -75,7 +75,8 @@ def parsed(site) -> dict[Path, Page]:
 
 def test_there_is_a_page_for_everything(site, parsed):
     names = {str(path.relative_to(site)) for path in parsed}
-    assert {"index.html", "lessons.html", "expectations.html", "guides/grading.html", "search.html"} <= names
+    made = {"lessons.html", "expectations.html", "claims.html"}
+    assert {"index.html", *made, "guides/grading.html", "search.html"} <= names
     assert {f"notebooks/{lesson.stem}.html" for lesson in series.find()} <= names
     modules = {path.stem for path in (ROOT / "lib").glob("[!_]*.py")} - {"moved"}
     modules |= {f"{room}.{path.stem}" for room in ROOMS for path in (ROOT / "lib" / room).glob("[!_]*.py")}

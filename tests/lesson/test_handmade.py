@@ -9,11 +9,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tiny import talker
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lib.answers import reference_source
 from lib.course.commands.mine import mine as command
 from lib.errors import CourseError
 from lib.lesson.handmade import assembly, frame, parts, trial
+from lib.sources.catalogue import smollm2_folder
 from lib.transformer import Config, Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -23,6 +25,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+ALL = len(parts.IDS)
+IN_WORDS = ("01.merge", "01.apply_merges")  # parts that read text; all others compute
 
 
 def references():
@@ -68,10 +74,10 @@ def test_the_whole_file_has_no_line_of_the_course():
             modules.add(node.module)
     roots = {name.partition(".")[0] for name in modules}
     assert roots <= {"torch", "safetensors", "tokenizers", *sys.stdlib_module_names}
-    assert "11 of 11 parts of this file are yours: all of them" in text
+    assert f"{ALL} of {ALL} parts of this file are yours: all of them" in text
 
 
-@pytest.mark.parametrize("id", parts.IDS)
+@pytest.mark.parametrize("id", [id for id in parts.IDS if id not in IN_WORDS])
 def test_every_part_counts(id):
     """A part that computes something else is seen in the model: no part is only decoration, but for those inlined."""
     sources = references()
@@ -92,6 +98,63 @@ def multi_head(x, w, n_head, n_kv_head, attend, turn):
 """
 # It is right for the few numbers of its check, and not for a wider model's.
 LONGER = reference_source("04.gated_mlp").replace("    gate =", "    x = x if x.shape[-1] < 16 else 0 * x\n    gate =")
+
+
+def file_of(sources):
+    module = types.ModuleType("theirs")
+    exec(compile(assembly.assemble(sources), "theirs", "exec"), vars(module))
+    return module
+
+
+TEXTS = ["The capital of France is", "", " ", "Anna's 1,234 naïve cafés, 東京 🙂\n\n\tdone ", "<|endoftext|>Once",
+         "x" * 50]  # fmt: skip
+GLUING = """
+def apply_merges(ids, merges):
+    for a, b, new in merges:
+        ids = merge(ids, (a, b), new)
+    return ids
+"""
+
+
+@pytest.mark.parametrize("whose", ["the course's", "the learner's", "the learner's, calling merge"])
+def test_the_learners_merges_cut_text_as_the_tokenizer_does(whose):
+    sources = {"the course's": {}, "the learner's": references(),
+               "the learner's, calling merge": references() | {"01.apply_merges": GLUING}}[whose]  # fmt: skip
+    tokenizer = Tokenizer.from_file(str(smollm2_folder() / "tokenizer.json"))
+    for text in TEXTS:
+        assert file_of(sources).encode(tokenizer, text) == tokenizer.encode(text).ids, text
+
+
+@pytest.mark.parametrize("id", IN_WORDS)
+def test_a_wrong_merge_cuts_text_otherwise(id):
+    sources = references() | {"01.apply_merges": GLUING}
+    name = id.split(".")[1]
+    sources[id] += f"\n_right = {name}\n\ndef {name}(ids, *given):\n    return _right(ids, *given)[::-1]\n"
+    tokenizer = Tokenizer.from_file(str(smollm2_folder() / "tokenizer.json"))
+    assert file_of(sources).encode(tokenizer, TEXTS[3]) != tokenizer.encode(TEXTS[3]).ids
+    assert not assembly.sound({id: sources[id] for id in IN_WORDS})[0].get(id), "its check says so, or the small model"
+
+
+@pytest.mark.parametrize("kind", [
+    models.WordLevel({"to": 0, "be": 1, "?": 2}, "?"),
+    models.Unigram([("?", 0.0), ("to", -1.0), (" ", -2.0)], 0, False),
+    models.BPE({"t": 0, "o": 1, "to": 2}, [("t", "o")], unk_token="t"),
+    models.BPE({"t": 0, "o": 1, "to": 2, "b": 3, "e": 4, "##o": 5, "t##o": 6}, [], continuing_subword_prefix="##"),
+])  # fmt: skip
+def test_a_tokenizer_of_another_kind_cuts_by_itself(kind):
+    tokenizer = Tokenizer(kind)
+    for before in (None, pre_tokenizers.Whitespace()):
+        if before:
+            tokenizer.pre_tokenizer = before
+        assert frame.encode(tokenizer, "to be") == tokenizer.encode("to be").ids
+
+
+def test_what_a_tokenizer_adds_is_kept():
+    tokenizer = Tokenizer(models.BPE({"t": 0, "o": 1, "to": 2, "<s>": 3}, [("t", "o")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert frame.encode(tokenizer, "to to") == [2, 2]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 3)])
+    assert frame.encode(tokenizer, "to to") == tokenizer.encode("to to").ids == [3, 2, 2]
 
 
 def test_what_stands_there_already_is_written_once():
@@ -166,10 +229,10 @@ def test_files_that_cannot_be_read_or_are_unknown_cost_a_line(home):
 def test_standing_counts_and_names_the_next():
     assert parts.standing() == ""
     parts.keep("01.rotary", "x")
-    assert parts.standing() == "Your transformer: 1 of 11 parts are yours, next: 02.causal_mask."
+    assert parts.standing() == f"Your transformer: 1 of {ALL} parts are yours, next: 01.merge."
     for id in parts.IDS:
         parts.keep(id, "x")
-    assert parts.standing() == "Your transformer: 11 of 11 parts are yours, all of it."
+    assert parts.standing() == f"Your transformer: {ALL} of {ALL} parts are yours, all of it."
     assert parts.forget(["01.rotary"]) == ["01.rotary"] and parts.forget(["01.rotary"]) == []
     with pytest.raises(CourseError, match="is no part of the model"):
         parts.forget(["05.momentum"])
@@ -180,8 +243,10 @@ def test_the_meter_says_whose_is_what_and_never_raises(home, capsys):
     parts.keep("04.gated_mlp", "def gated_mlp(")
     trial.meter()
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == 13 and said[7].startswith("yours   04.rms_norm") and said[8].startswith("course  04.gated_mlp")
-    assert said[11].startswith("Your 04.gated_mlp is left out") and said[12].startswith("1 of 11 parts are yours.")
+    norm = parts.IDS.index("04.rms_norm")
+    assert len(said) == ALL + 2 and said[norm].startswith("yours   04.rms_norm")
+    assert said[norm + 1].startswith("course  04.gated_mlp")
+    assert said[ALL].startswith("Your 04.gated_mlp is left out") and said[-1].startswith(f"1 of {ALL} parts are yours.")
     parts.path("04.gated_mlp").unlink()
     parts.path("04.rms_norm").unlink()
     (home / "mine" / trial.NAME).unlink()
@@ -224,7 +289,7 @@ def test_the_file_runs_by_itself(tmp_path):
     for id, text in references().items():
         parts.keep(id, text)
     said = trial.speak("to be", folder, 5)
-    assert len(said.mine) == 11 and len(said.pieces) <= 5 and said.text.startswith("to be")
+    assert len(said.mine) == ALL and len(said.pieces) <= 5 and said.text.startswith("to be")
     path = parts.folder() / trial.NAME
     got = subprocess.run([sys.executable, "-P", path, folder, ""], capture_output=True, text=True)
     assert got.returncode == 1 and got.stderr.strip() == "the prompt is empty; write at least one word"
@@ -237,7 +302,7 @@ def test_the_command(tmp_path):
         got = CliRunner().invoke(command, words)
         return got.exit_code, got.output if got.exit_code == 0 else str(got.exception)
 
-    assert "0 of 11 parts are yours" in ask()[1]
+    assert f"0 of {ALL} parts are yours" in ask()[1]
     parts.keep("04.rms_norm", reference_source("04.rms_norm"))
     status, said = ask("--out", str(tmp_path / "mine.py"))
     assert status == 0 and "yours   04.rms_norm" in said and "Written" in said

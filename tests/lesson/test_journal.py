@@ -228,8 +228,9 @@ def test_the_meter_of_the_learners_transformer_is_on_the_page(own_home, tmp_path
     assert "Your transformer" not in ran.output + (tmp_path / "p.html").read_text(encoding="utf-8")
     parts.keep("02.attention", "x")
     ran = run("--html", tmp_path / "p.html")
-    assert ran.output.count("Your transformer: 1 of 11 parts are yours, next: 01.rotary.") == 1
-    assert "Your transformer: 1 of 11 parts are yours" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert ran.output.count(f"Your transformer: 1 of {len(parts.IDS)} parts are yours, next: 01.merge.") == 1
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert f"Your transformer: 1 of {len(parts.IDS)} parts are yours" in page
 
 
 REMOVE = "Remove 5 files: all checks, predictions, decisions, answers in use and parts of your transformer?"

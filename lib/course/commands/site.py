@@ -74,7 +74,7 @@ def _see_that_it_may_go(out: Path) -> None:
 
 def _lay_out(lessons: list[Lesson], pages: Path) -> None:
     """Every page as Sphinx reads it: what is written by hand, the lessons, what is made from data."""
-    from lib.course.website.pages import expectations_page, lessons_page
+    from lib.course.website.pages import claims_page, expectations_page, lessons_page
     from lib.course.website.reference import pages as reference
 
     static = pages / "_static"
@@ -86,6 +86,7 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
     font = importlib.metadata.distribution("ziamath").locate_file(f"ziamath/fonts/{FONT}")
     shutil.copyfile(font, static / FONT)
     made = {"lessons": lessons_page(lessons), "expectations": expectations_page(lessons)}
+    made["claims"] = claims_page(lessons)
     made |= {f"reference/{name}": text for name, text in reference(lessons).items()}
     for path in (ROOT / "docs").glob("*.md"):
         made[f"guides/{path.stem}"] = ELSEWHERE.sub(r"\1", path.read_text(encoding="utf-8"))

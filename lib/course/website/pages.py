@@ -4,7 +4,7 @@ import itertools
 import re
 
 from lib.course.website.reading_time import reading
-from lib.lesson import expectations
+from lib.lesson import claims, expectations
 from lib.lesson.series import Lesson
 
 LESSONS = """# The lessons
@@ -24,6 +24,13 @@ to the greatest value, widened by a margin that the lesson states. If your value
 outside, something differs that is worth finding: another device, another version, or a change of yours.
 
 The presets: `cpu` is a laptop's size, `gpu` is worth a GPU. Measure anew with the command above each table.
+"""
+
+CLAIMS = """# Claims and their rivals
+
+An experiment that cannot fail shows nothing. Here are the lessons' headline claims. Each stands with what would refute
+it, and with the strongest rival that we let in. Figures are means over the seeds; brackets have the least and the
+greatest value. The lessons show both sides after asking you for a guess, so read the lesson first.
 """
 
 
@@ -63,6 +70,31 @@ def expectations_page(lessons: list[Lesson]) -> str:
             parts.append(f"Preset `{preset}`, on {machine}, with `{command}`:")
             parts.append(_table(["Claim", "Band", "Mean", "Seeds"], "lrrr", rows))
     return "\n\n".join(parts) + "\n"
+
+
+def claims_page(lessons: list[Lesson]) -> str:
+    """Every headline claim beside its rivals, a table for each lesson. Raises CourseError for a damaged file."""
+    titles = {lesson.number: lesson.title for lesson in lessons}
+    parts = [CLAIMS]
+    told = sorted(claims.load(), key=lambda row: row[0].lesson)
+    for number, of_lesson in itertools.groupby(told, key=lambda row: row[0].lesson):
+        rows, commands = [], []
+        for headline, own, rivals in of_lesson:
+            fewest = min(len(each.seeds) for each in (own, *rivals))
+            rows.append([
+                f"{_plain(headline.says)}<br>*Refuted by:* {_plain(headline.refuted_by)}", _figures(own),
+                "<br>".join([_plain(headline.rival), *map(_figures, rivals)]), str(fewest),
+                _plain(headline.changed) or "it stood",
+            ])  # fmt: skip
+            commands += [each.command for each in (own, *rivals)]
+        parts.append(f"## {titles.get(number, number)}")
+        parts.append(_table(["Claim", "Figures", "Strongest rival", "Seeds", "What the rival changed"], "lllrl", rows))
+        parts.append("Measured with " + ", ".join(f"`{command}`" for command in dict.fromkeys(commands)) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(measured: claims.Measured) -> str:
+    return f"{_plain(measured.what)}: {measured}"
 
 
 def _claim(claim: dict, found: dict) -> list[str]:

@@ -1,14 +1,32 @@
 """The course's parts, with the names and arguments of the exercises: they stand where a learner's are missing."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.attention import attention, causal_mask, merge_heads, split_heads
 from lib.embedding import rotary_angles, rotate
+from lib.tokenizer import _merge_in_word
 from lib.transformer import ACTIVATIONS, rms_norm
 
-__all__ = ["attention", "causal_mask", "gated_mlp", "merge_heads", "multi_head", "pre_norm_block", "repeat_kv",
-           "rms_norm", "rotary", "split_heads", "transformer"]  # fmt: skip
+__all__ = ["apply_merges", "attention", "causal_mask", "embed", "gated_mlp", "merge", "merge_heads", "multi_head",
+           "pre_norm_block", "repeat_kv", "rms_norm", "rotary", "split_heads", "transformer"]  # fmt: skip
+
+
+def merge(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
+    merged = list(ids)
+    _merge_in_word(merged, pair, new_id)
+    return merged
+
+
+def apply_merges(ids: list[int], merges: list[tuple[int, int, int]]) -> list[int]:
+    for left, right, new in merges:
+        ids = merge(ids, (left, right), new)
+    return list(ids)
+
+
+def embed(ids: Tensor, table: Tensor) -> Tensor:
+    return F.embedding(ids, table)  # (…) → (…, D)
 
 
 def rotary(x: Tensor, positions: Tensor, theta: float = 10000.0) -> Tensor:

@@ -17,9 +17,12 @@ from torch import nn
 
 # parts
 from lib.lesson.handmade.fill import (  # the course's
+    apply_merges,
     attention,
     causal_mask,
+    embed,
     gated_mlp,
+    merge,
     merge_heads,
     multi_head,
     pre_norm_block,
@@ -35,6 +38,7 @@ from lib.lesson.handmade.fill import (  # the course's
 ATTENTION = {"q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "out": "self_attn.o_proj"}
 MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 NORMS = ("input_layernorm", "post_attention_layernorm")
+AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges", "dropout")
 UNDERSTOOD = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 
 
@@ -81,11 +85,11 @@ class Model:
 
     def __call__(self, tokens):
         T = tokens.size(1)
+        ids, places = tokens.unique(return_inverse=True)  # (N,), (B, T): each token of the text once, and which it is
+        table = embed(ids, self.weight("model.embed_tokens"))  # (N, D): of all rows only those that the text needs
         positions, mask = torch.arange(T), causal_mask(T)  # (T,), (T, T)
         blocks = [self.block(i, positions, mask) for i in range(self.n_layer)]
-        return transformer(
-            tokens, self.weight("model.embed_tokens"), blocks, self.norm("model.norm"), self.weight(self.head)
-        )  # (B, T, V)
+        return transformer(places, table, blocks, self.norm("model.norm"), self.weight(self.head))  # (B, T, V)
 
 
 def read(folder):
@@ -95,6 +99,24 @@ def read(folder):
         weights |= {name: weight.float() for name, weight in load_file(file).items()}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return config, weights, Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def encode(tokenizer, text):
+    """The ids of a text: cut into words as the tokenizer says, and each word into pieces by what it has learned."""
+    saved = json.loads(tokenizer.to_str())
+    model, names = saved["model"], {token["content"] for token in saved["added_tokens"]}
+    plain = model["type"] == "BPE" and not any(model.get(name) for name in AFFIXES) and not saved["normalizer"]
+    marked = any(name in text for name in names) or tokenizer.num_special_tokens_to_add(False)
+    cut = tokenizer.pre_tokenizer if plain and not marked else None
+    words = [word for word, _ in cut.pre_tokenize_str(text)] if cut else []
+    ids, vocab = [], model.get("vocab", {})
+    if not words or not all(letter in vocab for word in words for letter in word):
+        return tokenizer.encode(text).ids  # a tokenizer of another kind, or a mark of its own in the text
+    pairs = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    for word in words:
+        merges = [(vocab[a], vocab[b], vocab[a + b]) for a, b in pairs if a + b in word]  # oldest first
+        ids += apply_merges([vocab[letter] for letter in word], merges)
+    return ids
 
 
 def write(model, tokens, n, stop=()):
@@ -115,7 +137,7 @@ def main():
     ask.add_argument("--scores", metavar="FILE", help="also save the prompt's logits and the new tokens there")
     asked = ask.parse_args()
     config, weights, tokenizer = read(asked.folder)
-    model, ids = Model(config, weights), tokenizer.encode(asked.prompt).ids
+    model, ids = Model(config, weights), encode(tokenizer, asked.prompt)
     if not ids:
         raise SystemExit("the prompt is empty; write at least one word")
     ends = config.get("eos_token_id")

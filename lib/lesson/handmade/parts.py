@@ -26,6 +26,9 @@ class Part:
 
 # In the order in which they stand in the file: each uses only what is above it.
 PARTS = (
+    Part("01.merge", "glues two pieces"),
+    Part("01.apply_merges", "cuts words into pieces"),
+    Part("01.embed", "turns pieces into vectors"),
     Part("01.rotary", "says where a token stands"),
     Part("02.causal_mask", "hides the future"),
     Part("02.attention", "looks up"),
