@@ -456,6 +456,79 @@ def test_a_copy_of_the_librarys_is_the_librarys(plain_box, how):
     assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
 
 
+EACH = "import os, sys, types, lib.attention as A\n@MORE@\ndef attention(q, k, v, mask=None):\n    @BODY@"
+MADE = {
+    "its source, run": (
+        "", "s = {}\n    exec(open(A.__file__).read(), s)\n    return s['atten' + 'tion'](q, k, v, mask)"),
+    "its module, loaded": (
+        "import importlib.util as u", "spec = u.spec_from_file_location('mine', A.__file__)\n"
+        "    m = u.module_from_spec(spec)\n    spec.loader.exec_module(m)\n"
+        "    return vars(m)['atten' + 'tion'](q, k, v, mask)"),
+    "a function of its code": (
+        "c = compile(open(A.__file__).read(), 'x', 'exec')\n"
+        "c = [c for c in c.co_consts if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]",
+        "return types.FunctionType(c, dict(vars(A)), None, (None,))(q, k, v, mask)"),
+    "its code, in another function": (
+        "c = compile(open(A.__file__).read(), 'x', 'exec')\n"
+        "c = [c for c in c.co_consts if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]\n"
+        "def f(q, k, v, mask=None): pass",
+        "globals().update({n: x for n, x in vars(A).items() if n[:2] != '__' and n != 'atten' + 'tion'})\n"
+        "    f.__code__ = c\n    return f(q, k, v, mask)"),
+    "a child of each call": (
+        "f = vars(A)['atten' + 'tion']",
+        "r, w = os.pipe()\n    if os.fork() == 0:\n        y = f(q, k, v, mask)\n"
+        "        os.write(w, y.numpy().tobytes())\n        os._exit(0)\n    os.close(w)\n    os.wait()\n"
+        "    return torch.frombuffer(bytearray(os.read(r, 10**6)), dtype=v.dtype).reshape(*q.shape[:-1], v.shape[-1])"),
+    "a child that copies": (
+        "", "r, w = os.pipe()\n    if os.fork() == 0:\n        s = {}\n        exec(open(A.__file__).read(), s)\n"
+        "        os.write(w, s['atten' + 'tion'](q, k, v, mask).numpy().tobytes())\n        os._exit(0)\n"
+        "    os.close(w)\n    os.wait()\n"
+        "    return torch.frombuffer(bytearray(os.read(r, 10**6)), dtype=v.dtype).reshape(*q.shape[:-1], v.shape[-1])"),
+    "a child that waits": (
+        "import io, socket\nf = vars(A)['atten' + 'tion']\nours, theirs = socket.socketpair()\nif os.fork() == 0:\n"
+        "    while data := theirs.recv(10**6):\n        out = io.BytesIO()\n"
+        "        torch.save(f(*torch.load(io.BytesIO(data))), out)\n        theirs.send(out.getvalue())\n"
+        "    os._exit(0)",
+        "out = io.BytesIO()\n    torch.save((q, k, v, mask), out)\n    ours.send(out.getvalue())\n"
+        "    return torch.load(io.BytesIO(ours.recv(10**6)))"),
+}  # fmt: skip
+
+
+@linux
+@pytest.mark.parametrize("how", MADE)
+def test_what_is_made_within_a_call_or_called_in_a_child_is_seen(plain_box, how):
+    more, body = MADE[how]
+    source = EACH.replace("@MORE@", more).replace("@BODY@", body)
+    e = exercise("02.attention")
+    q, k, v = torch.randn(3, 2, 4)
+    with plain_box.load(Code(e.name, source), e.ready, (*e.forbidden, e.name)) as answer:
+        assert answer.error is None
+        got = answer(q, k, v)  # the trick works
+        assert torch.allclose(got, (q @ k.T / 2).softmax(-1) @ v, atol=1e-5)
+        assert "lib.attention.attention" in answer.uses
+    report = judge((Cell(source, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
+
+
+@linux
+@pytest.mark.parametrize(
+    "body",
+    [
+        "from lib.attention import causal_mask\n    import lib.transformer, lib.training",
+        "import collections\n    exec('y = 1', {})\n    collections.namedtuple('a', 'b c')",
+        "import os\n    if os.fork() == 0: os._exit(0)\n    os.wait()",
+        "import importlib, lib.attention\n    importlib.reload(lib.attention)",
+        "import inspect, lib.attention\n    inspect.getsource(lib.attention.attention)",
+    ],
+    ids=["imports", "exec of its own", "fork", "reload", "source"],
+)
+def test_what_an_honest_call_may_do_is_no_use(plain_box, body):
+    first, rest = reference_source("02.attention").split("\n", 1)
+    source = f"import lib.attention\n{first}\n    {body}\n{rest}"
+    report = judge((Cell(source, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({"02.attention"}))
+    assert report.points == report.out_of and not any("called" in f.what for f in report.flags), (source, report)
+
+
 @linux
 @pytest.mark.parametrize("id", ["02.attention", "02.causal_mask", "04.rms_norm", "03.split_heads"])
 def test_what_a_learner_typed_is_no_copy(plain_box, id):
