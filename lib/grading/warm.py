@@ -257,8 +257,8 @@ def _memory(pid) -> tuple[int, int]:
     if sys.platform != "linux":
         return 0, 0
     lines = dict(line.split(b":", 1) for line in _read_proc(f"{pid}/status").splitlines() if b":" in line)
-    own, shared, size = (int(lines.get(name, b"0").split()[0]) * 1024 for name in (b"RssAnon", b"RssShmem", b"VmSize"))
-    return own + shared, size
+    *own, size = (int(lines.get(n, b"0").split()[0]) for n in (b"RssAnon", b"RssShmem", b"VmSwap", b"VmSize"))
+    return sum(own) * 1024, size * 1024
 
 
 # ------------------------------------------------------------------------------------------- becoming a runner
