@@ -43,11 +43,9 @@ def _mask_by_hand(answer, rng):
 def _mask_future(answer, rng):
     n = integer(rng, 5, 200)
     mask = _mask(answer, n)
-    for t in range(n):
-        require(not mask[t, t + 1:].any(),
-                "Some token sees the future: nothing right of the diagonal may be True.")
-        require(mask[t, : t + 1].all(),
-                "Some token misses part of its past: all up to the diagonal must be True.")
+    past = torch.ones(n, n, dtype=torch.bool).tril()
+    require(not (mask & ~past).any(), "Some token sees the future: nothing right of the diagonal may be True.")
+    require(mask[past].all(), "Some token misses part of its past: all up to the diagonal must be True.")
 
 
 CAUSAL_MASK = Exercise(

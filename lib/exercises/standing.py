@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib.exercises.as_ipython import error, parse, plain, unreadable
-from lib.exercises.closure import bound, unparsed
+from lib.exercises.closure import bound, nodes, unparsed
 from lib.exercises.exercise import Exercise, stub
 from lib.exercises.reach import Program, Reach, lean, now, surely, touched
 
@@ -194,12 +194,14 @@ class _Notebook:
     def _called_lists(self, program: list[_At], found: Reach) -> set[str]:
         """Names that the answer calls, that only values have which cannot be called, and that a function below has."""
         chosen = [program[i].node for i in found.chosen]
-        called = [n.func for s in chosen for n in ast.walk(s) if isinstance(n, ast.Call)]
-        wanted = {f.id for f in called if isinstance(f, ast.Name)}
         below = {s.name for body in self.parsed for s in body if isinstance(s, ast.FunctionDef)} - {self.name}
-        return {name for name in wanted & below & found.names
-                if (givers := [s for s in chosen if name in surely(s)])
-                and all(isinstance(s, ast.Assign) and isinstance(s.value, VALUE) for s in givers)}  # fmt: skip
+        lists = {name for name in below & found.names
+                 if (givers := [s for s in chosen if name in surely(s)])
+                 and all(isinstance(s, ast.Assign) and isinstance(s.value, VALUE) for s in givers)}  # fmt: skip
+        if lists:
+            called = [n.func for s in chosen for n in nodes(s) if isinstance(n, ast.Call)]
+            lists &= {f.id for f in called if isinstance(f, ast.Name)}
+        return lists
 
     def _nothing(self) -> Answer:
         """What to say where no answer stands."""
@@ -280,7 +282,7 @@ def _texts(statements: list[_At]) -> tuple[str, ...]:
 def _checked(statement: ast.stmt, id: str) -> list[ast.expr]:
     """What a statement hands to the check of an exercise."""
     found = []
-    for node in ast.walk(statement):
+    for node in nodes(statement):
         if isinstance(node, ast.Call) and "check" in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
             given = [*node.args, *(k.value for k in node.keywords)]
             if len(given) == 2 and isinstance(given[0], ast.Constant) and given[0].value == id:

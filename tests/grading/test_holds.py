@@ -119,6 +119,44 @@ def test_computing_is_counted_whoever_reaps(groups, lives, how):
 
 
 @linux
+@pytest.mark.parametrize("groups", [True, False], ids=["kernel's account", "from /proc"])
+def test_computing_is_counted_of_those_who_lost_their_parent(groups, lives=0.02):
+    """Grandchildren, whose parent is gone before they begin, and whom nobody waits for."""
+    body = HIDE + f"""    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    r, w = os.pipe()
+    done = begun = 0
+    while done * {lives} < 8:
+        if begun - done < 3 and begun * {lives} < 9:
+            if os.fork() == 0:
+                if os.fork() == 0:
+                    end = time.process_time() + {lives}
+                    while time.process_time() < end: pass
+                    os.write(w, b'x')
+                os._exit(0)
+            begun += 1
+        else:
+            done += len(os.read(r, 1))
+    return 1"""
+    with Sandbox(dataclasses.replace(LIMITS, wall=120), groups=groups) as box, f(box, body) as answer:
+        with pytest.raises(Gone, match=r"out of time|too many"):
+            answer()
+
+
+@linux
+def test_a_limit_on_time_ends_those_who_hide(box):
+    """One computes for good, of another name, in a session of its own, deaf and nice; one waits. Both are gone."""
+    body = HIDE + (
+        "    if os.fork() == 0:\n        libc.prctl(15, b'\\xff', 0, 0, 0); os.setsid(); os.nice(19)\n"
+        "        [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15, 24, 25)]\n"
+        "        while True: pass\n    time.sleep(1000)"
+    )
+    with f(box, body) as answer, pytest.raises(Gone, match="out of time"):
+        answer()
+    with f(box, "    import os\n    return os.getpid()") as answer:
+        assert answer() == 1
+
+
+@linux
 def test_what_cannot_be_read_is_a_breach(monkeypatch):
     """The keeper's own code, told that /proc fails it."""
     monkeypatch.syspath_prepend(ROOT / "lib/grading")
@@ -456,6 +494,79 @@ def test_a_copy_of_the_librarys_is_the_librarys(plain_box, how):
     assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
 
 
+EACH = "import os, sys, types, lib.attention as A\n@MORE@\ndef attention(q, k, v, mask=None):\n    @BODY@"
+MADE = {
+    "its source, run": (
+        "", "s = {}\n    exec(open(A.__file__).read(), s)\n    return s['atten' + 'tion'](q, k, v, mask)"),
+    "its module, loaded": (
+        "import importlib.util as u", "spec = u.spec_from_file_location('mine', A.__file__)\n"
+        "    m = u.module_from_spec(spec)\n    spec.loader.exec_module(m)\n"
+        "    return vars(m)['atten' + 'tion'](q, k, v, mask)"),
+    "a function of its code": (
+        "c = compile(open(A.__file__).read(), 'x', 'exec')\n"
+        "c = [c for c in c.co_consts if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]",
+        "return types.FunctionType(c, dict(vars(A)), None, (None,))(q, k, v, mask)"),
+    "its code, in another function": (
+        "c = compile(open(A.__file__).read(), 'x', 'exec')\n"
+        "c = [c for c in c.co_consts if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]\n"
+        "def f(q, k, v, mask=None): pass",
+        "globals().update({n: x for n, x in vars(A).items() if n[:2] != '__' and n != 'atten' + 'tion'})\n"
+        "    f.__code__ = c\n    return f(q, k, v, mask)"),
+    "a child of each call": (
+        "f = vars(A)['atten' + 'tion']",
+        "r, w = os.pipe()\n    if os.fork() == 0:\n        y = f(q, k, v, mask)\n"
+        "        os.write(w, y.numpy().tobytes())\n        os._exit(0)\n    os.close(w)\n    os.wait()\n"
+        "    return torch.frombuffer(bytearray(os.read(r, 10**6)), dtype=v.dtype).reshape(*q.shape[:-1], v.shape[-1])"),
+    "a child that copies": (
+        "", "r, w = os.pipe()\n    if os.fork() == 0:\n        s = {}\n        exec(open(A.__file__).read(), s)\n"
+        "        os.write(w, s['atten' + 'tion'](q, k, v, mask).numpy().tobytes())\n        os._exit(0)\n"
+        "    os.close(w)\n    os.wait()\n"
+        "    return torch.frombuffer(bytearray(os.read(r, 10**6)), dtype=v.dtype).reshape(*q.shape[:-1], v.shape[-1])"),
+    "a child that waits": (
+        "import io, socket\nf = vars(A)['atten' + 'tion']\nours, theirs = socket.socketpair()\nif os.fork() == 0:\n"
+        "    while data := theirs.recv(10**6):\n        out = io.BytesIO()\n"
+        "        torch.save(f(*torch.load(io.BytesIO(data))), out)\n        theirs.send(out.getvalue())\n"
+        "    os._exit(0)",
+        "out = io.BytesIO()\n    torch.save((q, k, v, mask), out)\n    ours.send(out.getvalue())\n"
+        "    return torch.load(io.BytesIO(ours.recv(10**6)))"),
+}  # fmt: skip
+
+
+@linux
+@pytest.mark.parametrize("how", MADE)
+def test_what_is_made_within_a_call_or_called_in_a_child_is_seen(plain_box, how):
+    more, body = MADE[how]
+    source = EACH.replace("@MORE@", more).replace("@BODY@", body)
+    e = exercise("02.attention")
+    q, k, v = torch.randn(3, 2, 4)
+    with plain_box.load(Code(e.name, source), e.ready, (*e.forbidden, e.name)) as answer:
+        assert answer.error is None
+        got = answer(q, k, v)  # the trick works
+        assert torch.allclose(got, (q @ k.T / 2).softmax(-1) @ v, atol=1e-5)
+        assert "lib.attention.attention" in answer.uses
+    report = judge((Cell(source, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
+
+
+@linux
+@pytest.mark.parametrize(
+    "body",
+    [
+        "from lib.attention import causal_mask\n    import lib.transformer, lib.training",
+        "import collections\n    exec('y = 1', {})\n    collections.namedtuple('a', 'b c')",
+        "import os\n    if os.fork() == 0: os._exit(0)\n    os.wait()",
+        "import importlib, lib.attention\n    importlib.reload(lib.attention)",
+        "import inspect, lib.attention\n    inspect.getsource(lib.attention.attention)",
+    ],
+    ids=["imports", "exec of its own", "fork", "reload", "source"],
+)
+def test_what_an_honest_call_may_do_is_no_use(plain_box, body):
+    first, rest = reference_source("02.attention").split("\n", 1)
+    source = f"import lib.attention\n{first}\n    {body}\n{rest}"
+    report = judge((Cell(source, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({"02.attention"}))
+    assert report.points == report.out_of and not any("called" in f.what for f in report.flags), (source, report)
+
+
 @linux
 @pytest.mark.parametrize("id", ["02.attention", "02.causal_mask", "04.rms_norm", "03.split_heads"])
 def test_what_a_learner_typed_is_no_copy(plain_box, id):
@@ -534,14 +645,67 @@ def test_a_use_that_a_reader_sees_is_a_flag_and_costs_nothing(plain_box):
     assert report.points > 0 and any("uses `RMSNorm`" in flag.what for flag in report.flags), report
 
 
+STACK = """
+import sys
+def stack():
+    told, f = [], sys._getframe()
+    while f is not None:
+        told += [v for n, v in sorted(f.f_locals.items()) if isinstance(v, (int, str)) and n not in ("told", "n")]
+        told += [v for d in f.f_locals.values() if type(d) is dict for v in d.values() if type(v) is int]
+        f = f.f_back
+    return told
+"""
+PROBES = {
+    "the first seed": "torch.initial_seed()",
+    "the generator's state": "torch.get_rng_state().long().sum().item()",
+    "numbers drawn": "torch.rand(3).tolist()",
+    "a generator's own": "torch.default_generator.initial_seed()",
+    "dropout": "F.dropout(torch.ones(64)).nonzero().flatten().tolist()",
+    "all that stands on the stack": "stack()",
+}
+
+
 @linux
-def test_the_sandbox_knows_nothing_of_the_seed(plain_box):
-    cells = (Cell("def causal_mask(n):\n    raise ValueError(str(torch.initial_seed()))", "02-causal_mask"),)
+@pytest.mark.parametrize("how", PROBES)
+def test_the_sandbox_knows_nothing_of_the_seed(plain_box, how):
+    """Two seeds, and what can be told of them: at definition, and in the first call."""
+    source = f"{STACK}FIRST = {PROBES[how]}\ndef causal_mask(n):\n    raise ValueError(str([FIRST, {PROBES[how]}]))"
     said = {
-        judge(cells, "x", "02", "", "", plain_box, seed, frozenset({"02.causal_mask"})).grades[0].outcomes
+        judge((Cell(source, "02-causal_mask"),), "x", "02", "", "", plain_box, seed, frozenset({"02.causal_mask"}))
+        .grades[0].outcomes[1].message  # of a property that asks for 4 each time
         for seed in (7, 2025)
-    }
-    assert len(said) == 1
+    }  # fmt: skip
+    assert len(said) == 1 and "ValueError" in said.pop()
+
+
+SEARCH = """
+import hashlib
+def searched(k):
+    for n in range(300):
+        start = hashlib.sha256(f"{n}/02.attention/equal scores give the average".encode()).digest()[:7]
+        rng = torch.Generator().manual_seed(int.from_bytes(start, "big"))
+        for low, high in ((2, 6), (6, 10), (2, 5)):  # three sizes, then the keys
+            torch.randint(low, high, (), generator=rng)
+        if torch.equal(torch.randn(k.shape, generator=rng), k):
+            return n
+def attention(q, k, v, mask=None):
+    raise ValueError(f"found {searched(k)}")
+"""
+
+
+@linux
+def test_a_told_seed_is_not_found_from_what_was_drawn(plain_box, tmp_path):
+    """Who knows our source can try all small seeds against the inputs; what is drawn from is no small seed."""
+    from lib.course.commands.grade import _drawn
+
+    def found(seed):
+        report = judge(
+            (Cell(SEARCH, "02-attention"),), "x", "02", "", "", plain_box, seed, frozenset({"02.attention"})
+        )
+        return "".join(o.message for o in report.grades[0].outcomes)
+
+    assert "found 7" in found(7), "the search works"
+    assert "found None" in found(_drawn(7, tmp_path)) and "found 7" not in found(_drawn(7, tmp_path))
 
 
 def test_a_told_seed_is_mixed_with_a_key_of_the_graders(tmp_path):
