@@ -163,6 +163,7 @@ def see(model: Transformer, run: Pass, ids: Sequence[int], at: Mapping[str, int]
     return dict(
         lengths=torch.stack([x.norm(dim=-1) for x in run.stream]),  # (2L + 1, T)
         stream=torch.stack([x[i] for x in run.stream]),  # (2L + 1, D)
+        bridges=torch.stack([r.weights.mean(0) for r in run.layers]),  # (L, T, T): a layer's heads together
         heard=norms[0], thought=norms[1],  # (L, T) each: how much attention and MLP add to each river
         surprise=-chances[:-1].gather(1, nexts)[:, 0],  # (T - 1,), nats
         lens=_lens(model, run, ids, i),
