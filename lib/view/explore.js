@@ -109,22 +109,25 @@ class Tokenizer {
 
 // ---- The model -------------------------------------------------------------------------------------------------------
 
-/** x Wᵀ + b: x (T, I), W (O, I), b (O,) or nothing → (T, O). Four rows at a time, so that a weight is read once for four. */
+/** x Wᵀ + b: x (T, I), W (O, I), b (O,) or nothing → (T, O). Four rows by two at a time, so that each number that is
+ *  read is used more than once: that is most of the speed. At the edges a row is done twice and written once. */
 function linear(x, T, W, b) {
   const [O, I] = W.shape, w = W.data, y = new Float32Array(T * O);
   for (let t = 0; t < T; t += 4) {
-    const left = Math.min(4, T - t);
-    const x0 = t * I, x1 = (t + Math.min(1, left - 1)) * I, x2 = (t + Math.min(2, left - 1)) * I, x3 = (t + left - 1) * I;
-    for (let o = 0; o < O; o++) {
-      let s0 = b ? b.data[o] : 0, s1 = s0, s2 = s0, s3 = s0;
-      for (let i = 0, at = o * I; i < I; i++, at++) {
-        const wi = w[at];
-        s0 += wi * x[x0 + i]; s1 += wi * x[x1 + i]; s2 += wi * x[x2 + i]; s3 += wi * x[x3 + i];
+    const rows = Math.min(4, T - t), at = n => (t + Math.min(n, rows - 1)) * I, x0 = at(0), x1 = at(1), x2 = at(2), x3 = at(3);
+    for (let o = 0; o < O; o += 2) {
+      const second = o + 1 < O ? o + 1 : o;
+      let a0 = b ? b.data[o] : 0, a1 = a0, a2 = a0, a3 = a0, b0 = b ? b.data[second] : 0, b1 = b0, b2 = b0, b3 = b0;
+      for (let i = 0, u = o * I, v = second * I; i < I; i++, u++, v++) {
+        const wa = w[u], wb = w[v], p = x[x0 + i], q = x[x1 + i], r = x[x2 + i], s = x[x3 + i];
+        a0 += wa * p; a1 += wa * q; a2 += wa * r; a3 += wa * s;
+        b0 += wb * p; b1 += wb * q; b2 += wb * r; b3 += wb * s;
       }
-      y[t * O + o] = s0;
-      if (left > 1) y[(t + 1) * O + o] = s1;
-      if (left > 2) y[(t + 2) * O + o] = s2;
-      if (left > 3) y[(t + 3) * O + o] = s3;
+      let to = t * O;
+      y[to + o] = a0; y[to + second] = b0;
+      if (rows > 1) { to += O; y[to + o] = a1; y[to + second] = b1; }
+      if (rows > 2) { to += O; y[to + o] = a2; y[to + second] = b2; }
+      if (rows > 3) { to += O; y[to + o] = a3; y[to + second] = b3; }
     }
   }
   return y;
@@ -317,12 +320,13 @@ class Model {
       return Float32Array.from({length: D}, (_, d) => dot(out, mixed, d * H * Dh + head * Dh, 0, Dh));
     };
     const rows = x => Float32Array.from({length: T}, (_, t) => magnitude(x, t * D, (t + 1) * D));
+    const quiet = (layer, head) => changes.heads.some(each => each[0] === layer && each[1] === head);
     if (!run.told) {  // what does not depend on where one points
       const surprise = Float32Array.from({length: T - 1}, (_, t) => { const x = row(run.logits, V, t); return logSum(x) - x[ids[t + 1]]; });
       run.told = {lengths: flat(run.stream.map(rows)), heard: flat(run.layers.map(each => rows(each.attention))),
-                  thought: flat(run.layers.map(each => rows(each.mlp))), surprise, bridges: flat(run.layers.map(each => {
+                  thought: flat(run.layers.map(each => rows(each.mlp))), surprise, bridges: flat(run.layers.map((each, l) => {
                     const mean = new Float32Array(T * T);
-                    for (let n = 0; n < each.weights.length; n++) mean[n % (T * T)] += each.weights[n] / H;
+                    for (let n = 0; n < each.weights.length; n++) if (!quiet(l, Math.floor(n / (T * T)))) mean[n % (T * T)] += each.weights[n] / H;
                     return mean;
                   }))};
     }
@@ -447,7 +451,7 @@ async function see(ids, changes, at) {
 
 // What the page is about just now. Everything that is shown follows from it.
 const state = {
-  text: about.text, ids: [], unknown: [], dropped: 0, changes: structuredClone(PLAIN), pinned: null, drawn: null,
+  text: about.text, follow: true, ids: [], unknown: [], dropped: 0, changes: structuredClone(PLAIN), pinned: null,
   at: {layer: Math.min(1, L - 1), head: 0, query: 0, key: 0}, stage: 2 + 2 * Math.min(1, L - 1), step: 4,
   dials: {temperature: 1, topK: 0, topP: 1, seed: 0}, now: null, before: null,
 };
@@ -466,7 +470,7 @@ function h(tag, given = {}, ...children) {
     else if (key.startsWith("aria") || ["role", "for", "scope", "colspan", "open"].includes(key)) made.setAttribute(key.replace("aria", "aria-"), value);
     else made[key] = value;
   }
-  made.append(...children.flat().filter(child => child !== null && child !== undefined && child !== false));
+  made.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== false));
   return made;
 }
 const number = (x, digits = 3) => Math.abs(x) >= 1000 ? x.toFixed(0) : (Math.abs(x) < 5e-4 && x ? x.toExponential(1) : x.toFixed(digits)).replace("-", "−");
@@ -579,6 +583,10 @@ async function look() {
     return;
   }
   state.now = await see(ids, state.changes, at);
+  if (state.follow) {  // nobody has chosen a key: take the one that is looked at most
+    const T = ids.length, key = best(state.now.weights.subarray((at.head * T + at.query) * T, (at.head * T + at.query + 1) * T));
+    if (key !== at.key) { at.key = key; state.now = await see(ids, state.changes, at); }
+  }
   state.before = was && was.ids.length ? {...await see(was.ids, was.changes, clamp(at, was.ids.length)), ids: was.ids, dials: was.dials} : null;
   showChanges();
   showVerdict();
@@ -591,7 +599,7 @@ async function look() {
 function read(text, where = "end") {
   const {ids, unknown} = tokenizer.encode(text);
   const dropped = Math.max(0, ids.length - LIMIT), T = ids.length - dropped;
-  Object.assign(state, {text, unknown, dropped, ids: ids.slice(dropped), drawn: null});
+  Object.assign(state, {text, unknown, dropped, ids: ids.slice(dropped), follow: true});
   if (where === "end" || state.at.query >= T) state.at = {...state.at, query: Math.max(0, T - 1), key: Math.max(0, Math.min(state.at.key, T - 1))};
   const lines = [];
   if (unknown.length) lines.push(`The model has no piece for ${unknown.slice(0, 8).map(sign => `“${sign}”`).join(", ")}${unknown.length > 8 ? " …" : ""} and reads on without.`);
@@ -611,7 +619,8 @@ function rewrite(ids, query) {
 function point(at, stage = state.stage) {
   const T = state.ids.length, inside = n => Math.min(T - 1, Math.max(0, n));
   state.at = {...state.at, ...at};
-  Object.assign(state.at, {query: inside(state.at.query), key: inside(state.at.key)});
+  state.follow = at.key === undefined;
+  Object.assign(state.at, {query: inside(Math.floor(state.at.query)), key: inside(Math.floor(state.at.key))});
   state.stage = Math.min(STAGES.length - 1, Math.max(0, stage));
   if (state.stage > 1 && state.stage < STAGES.length - 1) state.at.layer = (state.stage - 2) >> 1;
   update();
@@ -679,7 +688,7 @@ function showVerdict() {
 /** Where everything in the rivers stands: x of the stream's 2L + 1 points, y of each piece. */
 function geometry() {
   const T = state.ids.length, room = $("rivers-scroll").clientWidth, narrow = room < 480;
-  const left = narrow ? 52 : 96, right = narrow ? 74 : 128, each = Math.max(narrow ? 62 : 84, (room - left - right - 14) / L);
+  const left = narrow ? 44 : 96, right = narrow ? 66 : 128, each = Math.max(narrow ? 54 : 84, (room - left - right - 14) / L);
   const high = T <= 14 ? 30 : T <= 26 ? 24 : T <= 44 ? 19 : 15, top = 24;
   const x = [left + 12];
   for (let l = 0; l < L; l++) x.push(left + 12 + each * (l + 0.6), left + 12 + each * (l + 1));
@@ -700,7 +709,7 @@ function canvasOf(canvas, width, height) {
 function showRivers() {
   const {now, before, ids, at} = state, g = geometry(), {T, x, y, high} = g, c = canvasOf($("rivers-canvas"), g.width, g.height);
   const mono = `${Math.min(14, high - 4)}px ui-monospace, monospace`, most = Math.max(...now.lengths), stage = state.stage;
-  const thick = (p, t) => Math.max(1, high * 0.5 * now.lengths[p * T + t] / most);
+  const thick = (p, t) => Math.max(1.5, high * 0.55 * Math.sqrt(now.lengths[p * T + t] / most));
   // the step and the piece that are looked at
   const [from, to] = stage < 1 ? [0, g.left] : stage === 1 ? [g.left, g.left + 24] : stage === STAGES.length - 1 ? [x[2 * L] + 12, g.width] :
     stage % 2 ? [x[2 * at.layer + 1], x[2 * at.layer + 2] + 11] : [x[2 * at.layer] + 9, x[2 * at.layer + 1]];
@@ -711,7 +720,11 @@ function showRivers() {
   c.textBaseline = "middle";
   c.textAlign = "center";
   c.fillStyle = ink.quiet;
-  for (let l = 0; l < L; l++) c.fillText(g.each > 110 ? `attention ${l}` : `att ${l}`, (x[2 * l] + x[2 * l + 1]) / 2 + 4, 11), c.fillText(`MLP${g.each > 75 ? ` ${l}` : ""}`, (x[2 * l + 1] + x[2 * l + 2]) / 2 - 4, 11);
+  for (let l = 0; l < L; l++) {
+    if (g.each < 120) { c.fillText(`layer ${l}`, (x[2 * l] + x[2 * l + 2]) / 2, 11); continue; }
+    c.fillText(`attention ${l}`, (x[2 * l] + x[2 * l + 1]) / 2 + 4, 11);
+    c.fillText(`MLP ${l}`, (x[2 * l + 1] + x[2 * l + 2]) / 2 - 4, 11);
+  }
   c.textAlign = "left";
   c.fillText(g.narrow ? "next" : "says next", x[2 * L] + 20, 11);
   // the rivers, as wide as the stream is long
@@ -724,23 +737,30 @@ function showRivers() {
   }
   // the bridges: who takes over from whom, and how much; the head that is looked at in colour, else all heads together
   for (let l = 0; l < L; l++) {
-    const chosen = stage === 2 + 2 * l, w = chosen ? now.weights.subarray(at.head * T * T, (at.head + 1) * T * T) : now.bridges.subarray(l * T * T, (l + 1) * T * T);
-    const [a, b] = [x[2 * l] + 9, x[2 * l + 1] - 2], middle = (a + b) / 2;
+    const chosen = stage === 2 + 2 * l, gone = chosen && silent("heads", l, at.head);
+    const w = chosen ? now.weights.subarray(at.head * T * T, (at.head + 1) * T * T) : now.bridges.subarray(l * T * T, (l + 1) * T * T);
+    const a = x[2 * l] + 9, b = x[2 * l + 1] - 2, middle = (a + b) / 2, paths = new Map();  // by share: one stroke for many
     for (let t = 0; t < T; t++) {
+      const own = t === at.query;
       for (let s = 0; s < T; s++) {
-        const share = w[t * T + s], own = t === at.query;
+        const share = w[t * T + s], level = (own ? 100 : 0) + Math.ceil(share * 10);
         if (s === t || share < (own ? 0.02 : 0.12)) continue;
-        c.globalAlpha = own ? Math.min(1, 0.25 + share) : Math.min(0.5, 0.05 + share * 0.35);
-        c.strokeStyle = chosen || own ? ink.accent : ink.quiet;
-        c.lineWidth = Math.max(0.6, share * high * 0.5);
-        c.beginPath();
-        c.moveTo(a, y(s));
-        c.bezierCurveTo(middle, y(s), middle, y(t), b, y(t));
-        c.stroke();
+        if (!paths.has(level)) paths.set(level, new Path2D());
+        paths.get(level).moveTo(a, y(s));
+        paths.get(level).bezierCurveTo(middle, y(s), middle, y(t), b, y(t));
       }
+    }
+    c.setLineDash(gone ? [2, 4] : []);  // a silent head looks, and carries nothing
+    for (const [level, path] of [...paths].sort((p, q) => p[0] - q[0])) {
+      const own = level > 50, share = level % 100 / 10;
+      c.globalAlpha = own ? Math.min(1, 0.3 + share) : 0.08 + share * 0.35;
+      c.strokeStyle = chosen || own ? ink.accent : ink.quiet;
+      c.lineWidth = gone ? 0.8 : Math.max(0.6, share * high * 0.45);
+      c.stroke(path);
     }
   }
   c.globalAlpha = 1;
+  c.setLineDash([]);
   // what the MLP adds, and what the stream would say
   const {lens} = now, thought = Math.max(...now.thought), wide = Math.max(14, Math.min(26, g.each * 0.2));
   c.font = mono;
@@ -818,20 +838,10 @@ function showStage() {
   $("where").selectedIndex = stage;
   $("back").disabled = !stage;
   $("on").disabled = stage === STAGES.length - 1;
-  choices($("query"), at.query);
+  Object.assign($("query"), {max: ids.length - 1, value: at.query});
+  $("query-is").textContent = named(ids[at.query]);
   const kind = stage === 0 ? showPieces : stage === 1 ? showEmbedding : stage === STAGES.length - 1 ? showStream : stage % 2 ? showMLP : showAttention;
   fill($("close"), kind());
-}
-
-/** The pieces as the options of a menu. */
-function choices(menu, chosen) {
-  const names = state.ids.map((id, t) => `${t}: ${tokenizer.show(id)}`);
-  if (menu.dataset.names !== names.join("\n")) {
-    menu.dataset.names = names.join("\n");
-    menu.replaceChildren(...names.map(name => h("option", {}, name)));
-  }
-  menu.selectedIndex = chosen;
-  return menu;
 }
 
 function showPieces() {
@@ -878,8 +888,8 @@ function showAttention() {
       pixels(h("canvas.pixels"), now.weights.subarray(n * T * T, (n + 1) * T * T), T, 1)),
     h("label", {}, h("input", {type: "checkbox", checked: !silent("heads", layer, n), key: `on${n}`, ariaLabel: `Head ${n} speaks`, onchange: () => silence("heads", layer, n)}), ` head ${n}`)))));
   body.push(h("div.steps", {role: "group", ariaLabel: "Steps of attention"}, STEPS.map((name, n) => h("button.plain", {type: "button", key: `step${n}`, ariapressed: String(n === step), onclick: () => { state.step = n; update(); }}, name))));
-  const pick = choices(h("select", {key: "key", ariaLabel: "to the piece", onchange: event => point({key: event.target.selectedIndex})}), j);
-  body.push(h("p.says", {}, `Query ${place(i)} looks at key `, pick));
+  body.push(h("p.says", {}, `Query ${place(i)} looks at key `, h("input", {type: "number", min: 0, max: T - 1, value: j, key: "key", ariaLabel: "the key's place",
+    oninput: event => event.target.value !== "" && point({key: Number(event.target.value)})}), ` ${named(ids[j])}`));
   const D = config.d_model, from = now.stream.subarray(2 * layer * D, (2 * layer + 1) * D);
   if (step === 0) {
     const rms = Math.sqrt(from.reduce((a, b) => a + b * b, 0) / D);
@@ -903,10 +913,12 @@ function showAttention() {
       pixels(h("canvas.pixels", {role: "img", ariaLabel: `${title} of head ${head} in layer ${layer}`}), x, n, most), line, spot);
     Object.assign(spot.style, {left: `${100 * Math.min(j, n - 1) / n}%`, top: `${100 * Math.min(i, n - 1) / n}%`, width: `${100 / n}%`, height: `${100 / n}%`});
     Object.assign(line.style, {left: 0, right: 0, top: `${100 * Math.min(i, n - 1) / n}%`, height: `${100 / n}%`});
-    frame.addEventListener("pointerdown", event => {
+    const pick = event => {
       const box = frame.getBoundingClientRect();
       point({query: Math.floor((event.clientY - box.top) / box.height * n), key: Math.floor((event.clientX - box.left) / box.width * n)});
-    });
+    };
+    frame.addEventListener("pointerdown", pick);
+    frame.addEventListener("pointermove", event => event.buttons && pick(event));
     frame.addEventListener("keydown", event => {
       const by = {ArrowUp: {query: i - 1}, ArrowDown: {query: i + 1}, ArrowLeft: {key: j - 1}, ArrowRight: {key: j + 1}}[event.key];
       if (by) { event.preventDefault(); point(by); }
@@ -916,7 +928,7 @@ function showAttention() {
   const peak = x => { let most = 0; for (const value of x) if (value !== -Infinity && Math.abs(value) > most) most = Math.abs(value); return most; };
   const x = matrix(now), old = before && matrix(before), most = step > 3 ? 1 : Math.max(peak(x), old ? peak(old) : 0), title = ["", "q·k", "scaled", "masked", "shares", "shares"][step];
   body.push(h("div.maps", {}, old && picture(`${title} before`, old, Math.sqrt(old.length), most), picture(old ? `${title} now` : title, x, T, most),
-    old && old.length === x.length && picture("now − before", x.map((value, n) => value === old[n] ? 0 : value - old[n]), T, step > 3 ? 1 : 0)));
+    old && old.length === x.length && (old.every((value, n) => value === x[n]) ? h("p.was", {}, "Before and now are the same here.") : picture("now − before", x.map((value, n) => value === old[n] ? 0 : value - old[n]), T, step > 3 ? 1 : 0))));
   const order = Array.from(row_.keys()).sort((a, b) => row_[b] - row_[a]), looks = order.slice(0, 3).filter(t => row_[t] > 0.01).map(t => `${place(t)} ${percent(row_[t])}`);
   body.push(h("p.says", {}, `Rows ask, columns are asked; ${step > 3 ? "blue is the share" : "blue is above zero, orange below"}. Layer ${layer}, head ${head}: ${place(i)} looks at ${looks.join(", ")}.`), ...arithmetic);
   return body;
@@ -1126,7 +1138,7 @@ function begin() {
   }
   $("topk").max = Math.min(50, V);
   $("where").addEventListener("change", event => point({}, event.target.selectedIndex));
-  $("query").addEventListener("change", event => point({query: event.target.selectedIndex}));
+  $("query").addEventListener("input", event => event.target.value !== "" && point({query: Number(event.target.value)}));
   $("back").addEventListener("click", () => point({}, state.stage - 1));
   $("on").addEventListener("click", () => point({}, state.stage + 1));
   $("rivers-keys").addEventListener("keydown", event => {

@@ -56,6 +56,7 @@ class Pass:
 
     stream: list[Tensor] = field(default_factory=list)  # (T, D) each
     layers: list[Layer] = field(default_factory=list)
+    bridges: list[Tensor] = field(default_factory=list)  # (T, T) each: a layer's heads together, without the silent
     logits: Tensor = None  # (T, V)
 
 
@@ -77,7 +78,7 @@ def forward(model: Transformer, ids: Sequence[int], changes: Changes = Changes()
         seen = causal_mask(T, window=config.sliding_window)
     scale = 1 / math.sqrt(config.head_dim) if changes.scale else 1.0
     run = Pass([x])
-    for l, block in enumerate(model.blocks):
+    for number, block in enumerate(model.blocks):
         part = block.attention
         norm1 = block.norm1(x)  # (T, D)
         q = split_heads(part.q(norm1)[None], config.n_head)  # (1, H, T, Dh)
@@ -89,9 +90,9 @@ def forward(model: Transformer, ids: Sequence[int], changes: Changes = Changes()
         scores = q @ k.repeat_interleave(G, dim=1).transpose(-2, -1) * scale  # (1, H, T, T)
         weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)  # (1, H, T, T)
         mixture = weights @ v.repeat_interleave(G, dim=1)  # (1, H, T, Dh)
-        for head in range(config.n_head):
-            if (l, head) in changes.heads:
-                mixture[:, head] = 0
+        speaks = torch.tensor([(number, head) not in changes.heads for head in range(config.n_head)])  # (H,)
+        mixture = mixture * speaks[:, None, None]  # (1, H, T, Dh)
+        run.bridges.append((weights[0] * speaks[:, None, None]).mean(0))  # (T, T)
         attention = part.out(merge_heads(mixture))[0]  # (T, D)
         x = x + attention
         run.stream.append(x)
@@ -100,7 +101,7 @@ def forward(model: Transformer, ids: Sequence[int], changes: Changes = Changes()
         up = mlp.up(norm2)  # (T, F)
         features = mlp.activation(mlp.gate(norm2)) * up if config.mlp == "gated" else mlp.activation(up)  # (T, F)
         for layer, feature in changes.features:
-            if layer == l:
+            if layer == number:
                 features[:, feature] = 0
         written = mlp.down(features)  # (T, D)
         x = x + written
@@ -149,12 +150,12 @@ def _strongest(model: Transformer, run: Pass, layer: int, query: int) -> dict[st
 def see(model: Transformer, run: Pass, ids: Sequence[int], at: Mapping[str, int]) -> dict[str, Any]:
     """What is shown of a pass to somebody who points at {layer, head, query, key}: tensors, by the view's names."""
     config = model.config
-    l, h, i, j = (at[name] for name in ("layer", "head", "query", "key"))
-    layer = run.layers[l]
+    n, h, i, j = (at[name] for name in ("layer", "head", "query", "key"))
+    layer = run.layers[n]
     kv = h // (config.n_head // config.n_kv_head)
     out = [b.attention.out.weight.unflatten(1, (config.n_head, -1)) for b in model.blocks]  # (D, H, Dh) each
     written = [torch.einsum("dhe,he->hd", w, r.mixture[:, i]) for w, r in zip(out, run.layers, strict=True)]  # (H, D)
-    embedding = model.embedding.weight  # (V, D)
+    embedding = model.embedding.weight.detach()  # (V, D)
     row = embedding[ids[i]]  # (D,)
     alike = F.cosine_similarity(embedding, row[None], dim=-1)  # (V,)
     chances = run.logits.log_softmax(-1)  # (T, V)
@@ -163,7 +164,7 @@ def see(model: Transformer, run: Pass, ids: Sequence[int], at: Mapping[str, int]
     return dict(
         lengths=torch.stack([x.norm(dim=-1) for x in run.stream]),  # (2L + 1, T)
         stream=torch.stack([x[i] for x in run.stream]),  # (2L + 1, D)
-        bridges=torch.stack([r.weights.mean(0) for r in run.layers]),  # (L, T, T): a layer's heads together
+        bridges=torch.stack(run.bridges),  # (L, T, T)
         heard=norms[0], thought=norms[1],  # (L, T) each: how much attention and MLP add to each river
         surprise=-chances[:-1].gather(1, nexts)[:, 0],  # (T - 1,), nats
         lens=_lens(model, run, ids, i),
@@ -171,7 +172,7 @@ def see(model: Transformer, run: Pass, ids: Sequence[int], at: Mapping[str, int]
         embedding=row, position=run.stream[0][i] - row, nearest=alike.topk(min(9, len(alike))).indices,
         norm1=layer.norm1[i], norm2=layer.norm2[i],
         q=layer.q[h, i], k=layer.k[kv, j], v=layer.v[kv, j], scores=layer.q[h] @ layer.k[kv].T,  # (T, T), raw
-        weights=layer.weights, mixture=layer.mixture[h, i], written=written[l][h],  # (H, T, T), (Dh,), (D,)
-        attention=layer.attention[i], features=_strongest(model, run, l, i), mlp=layer.mlp[i],
+        weights=layer.weights, mixture=layer.mixture[h, i], written=written[n][h],  # (H, T, T), (Dh,), (D,)
+        attention=layer.attention[i], features=_strongest(model, run, n, i), mlp=layer.mlp[i],
         logits=run.logits[i], last=run.logits[-1],
     )  # fmt: skip

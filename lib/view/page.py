@@ -83,7 +83,7 @@ def start(tokenizer) -> str:
 
 # --- the tokenizer, as explore.js wants it ---
 
-LETTERS = {byte: chr(byte) if 0x20 < byte < 0x7F or 0xA0 < byte and byte != 0xAD else None for byte in range(256)}
+LETTERS = {byte: chr(byte) if 0x20 < byte < 0x7F or (0xA0 < byte and byte != 0xAD) else None for byte in range(256)}
 LETTERS |= {byte: chr(256 + n) for n, byte in enumerate(byte for byte, sign in LETTERS.items() if sign is None)}
 
 

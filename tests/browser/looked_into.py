@@ -51,14 +51,14 @@ def gpt2_like():
 
 def grouped():
     """Grouped heads, rotary, a width of head of its own, a window, biases on some, a head of its own."""
-    config = Config.llama(vocab_size=290, block_size=80, n_layer=3, n_head=6, n_kv_head=2, d_model=40, head_dim=10, d_ff=50,
-                          qkv_bias=True, sliding_window=20, tie=False, rope_theta=500.0)  # fmt: skip
+    config = Config.llama(vocab_size=290, block_size=80, n_layer=3, n_head=6, n_kv_head=2, d_model=40, head_dim=10,
+                          d_ff=50, qkv_bias=True, sliding_window=20, tie=False, rope_theta=500.0)  # fmt: skip
     return lively(config), BPETokenizer.train(PLAY, 290)
 
 
 def sinusoidal():
-    config = Config(vocab_size=len(set(PLAY)), block_size=64, n_layer=2, n_head=2, d_model=24, norm="layer", mlp="plain",
-                    position="sinusoidal", activation="gelu", mlp_bias=True)  # fmt: skip
+    config = Config(vocab_size=len(set(PLAY)), block_size=64, n_layer=2, n_head=2, d_model=24, norm="layer",
+                    mlp="plain", position="sinusoidal", activation="gelu", mlp_bias=True)  # fmt: skip
     return lively(config), CharTokenizer.train(PLAY)
 
 

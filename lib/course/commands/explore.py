@@ -37,7 +37,7 @@ def explore(source: str, out: Path | None, text: str | None, serve: bool, port: 
     if text is not None and len(text) > 20_000:
         raise CourseError(f"--text has {len(text):,} characters, and a model reads a few hundred; give a shorter one")
     model, tokenizer = load_model(source)
-    name = os.path.basename(os.path.abspath(source))
+    name = os.path.basename(os.path.abspath(source)) or "model"
     if not serve and too_large(model):
         raise CourseError(f"{source} is too large for a page (more than {LARGEST:,} weights); look at it through a "
                           f"server: course explore {source} --serve")  # fmt: skip
@@ -46,6 +46,8 @@ def explore(source: str, out: Path | None, text: str | None, serve: bool, port: 
         from lib.view.host import host
 
         return host(model, html, port or 0, click.echo)
+    if out is not None and out.exists() and not out.is_file():
+        raise CourseError(f"{out} is not a file; choose another --out")
     out = out or ROOT / "build" / "explore" / f"{name}.html"
     if not out.parent.is_dir() and out.parent != ROOT / "build" / "explore":
         raise CourseError(f"there is no folder {out.parent}; make it, or choose another --out")
