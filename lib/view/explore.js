@@ -549,9 +549,10 @@ function level(share, was = null, extra = "") {
 
 // ---- Changing things: each change is one function, and everything is shown anew --------------------------------------
 
-let due = false, running = false;
+let due = false, running = false, version = 0;
 /** Show everything anew with the next frame. */
 function update() {
+  version++;
   if (due) return;
   due = true;
   requestAnimationFrame(async () => {
@@ -575,19 +576,21 @@ function baseline() {
 const snapshot = () => structuredClone({ids: state.ids, changes: state.changes, dials: state.dials});
 
 async function look() {
-  const {ids, at} = state, was = baseline();
+  const {ids, at} = state, was = baseline(), mine = version;
   $("pin").disabled = $("write").disabled = $("write-more").disabled = !ids.length;
   document.querySelectorAll("#rivers, #stage, #next").forEach(section => section.hidden = !ids.length);
   if (!ids.length) {
     $("verdict").textContent = state.unknown.length ? "Nothing is left to read: type signs that the model knows." : "Type a text: with nothing to read there is nothing to say.";
     return;
   }
-  state.now = await see(ids, state.changes, at);
+  let now = await see(ids, state.changes, at);
   if (state.follow) {  // nobody has chosen a key: take the one that is looked at most
-    const T = ids.length, key = best(state.now.weights.subarray((at.head * T + at.query) * T, (at.head * T + at.query + 1) * T));
-    if (key !== at.key) { at.key = key; state.now = await see(ids, state.changes, at); }
+    const T = ids.length, key = best(now.weights.subarray((at.head * T + at.query) * T, (at.head * T + at.query + 1) * T));
+    if (key !== at.key && mine === version) { at.key = key; now = await see(ids, state.changes, at); }
   }
-  state.before = was && was.ids.length ? {...await see(was.ids, was.changes, clamp(at, was.ids.length)), ids: was.ids, dials: was.dials} : null;
+  const before = was?.ids.length ? {...await see(was.ids, was.changes, clamp(at, was.ids.length)), dials: was.dials} : null;
+  if (mine !== version) return;  // something has changed meanwhile, and will be shown instead
+  Object.assign(state, {now, before});
   showChanges();
   showVerdict();
   showRivers();
@@ -1148,7 +1151,7 @@ function begin() {
     point({query: state.at.query + by[0]}, state.stage + by[1]);
   });
   $("rivers-canvas").addEventListener("pointerdown", pointed);
-  new ResizeObserver(() => state.now && state.ids.length && showRivers()).observe($("rivers-scroll"));
+  new ResizeObserver(update).observe($("rivers-scroll"));
   makeCards();
   read(about.text);
   const asked = document.getElementById(`question-${new URLSearchParams(location.hash.slice(1)).get("question")}`);

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import threading
 
 import pytest
@@ -117,7 +118,7 @@ def test_the_reference_is_the_models_own_pass(made):
 def test_texts_are_cut_as_python_cuts_them(page: Page, made):
     tokenizer = made[1]
     rng = random.Random(0)
-    signs = [*PLAY, *" \n\t\r\u00a0\u0085\ufeff\u3000\x1c'0٣½éЖ中🙂\u202e\u200d", "👩‍👩‍👧", "مرحبا", "<|endoftext|>", "'s", "  "]
+    signs = [*PLAY, *" \n\t\r\u00a0\u0085\ufeff\u3000\x1c'0٣½éЖ中🙂\u202e\u200d", "👩‍👩‍👧", "مرحبا", "'s", "  "]
     texts = ["".join(rng.choices(signs, k=rng.randint(0, 40))) for _ in range(300)]
     found = page.evaluate("texts => texts.map(text => tokenizer.encode(text))", texts)
     for text, each in zip(texts, found, strict=True):
@@ -130,11 +131,12 @@ def test_texts_are_cut_as_python_cuts_them(page: Page, made):
 def test_chances_are_those_that_the_library_draws_by(page: Page):
     rng = torch.Generator().manual_seed(0)
     for temperature, k, p in [(1.0, 0, 1.0), (0.5, 5, 1.0), (2.0, 0, 0.3), (1.3, 7, 0.8), (0.7, 1, 0.05)]:
-        logits = torch.randn(50, generator=rng).mul(3).round(decimals=1)  # with ties
+        logits = torch.randn(50, generator=rng).mul(3)
+        logits[7] = logits[9] if p == 1 else logits[7]  # a tie; where top-p cuts one, either may go
         ours = cut_tail(logits / temperature, k or None, p if p < 1 else None).softmax(-1)
         dials = dict(temperature=temperature, topK=k, topP=p)
         theirs = page.evaluate("([x, dials]) => Array.from(chances(x, dials))", [logits.tolist(), dials])
-        assert torch.allclose(ours, torch.tensor(theirs), atol=1e-5), dials
+        assert torch.allclose(ours, torch.tensor(theirs, dtype=torch.float32), atol=1e-5), dials
     counts = page.evaluate("""() => { const n = [0, 0, 0]; const p = [0.2, 0.5, 0.3];
         for (let t = 0; t < 3000; t++) n[draw(p, chance(t % 7, t))]++; return n; }""")
     assert [round(count / 3000, 1) for count in counts] == [0.2, 0.5, 0.3]
@@ -161,7 +163,8 @@ def opened(browser: Browser, address: str, **options):
     page.wrong = []
     page.on("console", lambda said: page.wrong.append(said.text))
     page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.on("request", lambda asked: asked.url.startswith((address, "data:")) or page.wrong.append(asked.url))
+    own = address.split("#")[0], "data:"
+    page.on("request", lambda asked: asked.url.startswith(own) or page.wrong.append(asked.url))
     page.goto(address)
     expect(page.locator("#verdict")).not_to_be_empty()
     yield page
@@ -199,9 +202,9 @@ def test_a_pinned_state_stays_to_compare_with(view: Page):
 def test_all_by_keyboard(view: Page):
     view.locator("#text").focus()
     reached = set()
-    for _ in range(60):
+    for _ in range(70):
         view.keyboard.press("Tab")
-        reached.add(view.evaluate("document.activeElement.id || document.activeElement.dataset.key || ''"))
+        reached.add(view.evaluate("(at => at.id || at.closest('[data-key]')?.dataset.key)(document.activeElement)"))
     assert {"write", "pin", "mask", "rivers-keys", "where", "query", "head1", "step2", "key", "temperature", "seed",
             "back", "forget"} <= reached  # fmt: skip
     view.locator("#rivers-keys").focus()
@@ -221,7 +224,7 @@ def test_write_on_draws_by_the_seed(view: Page):
         view.locator("#text").fill("Speak")
         view.locator("#seed").fill(str(seed))
         view.get_by_role("button", name="Write 20").click()
-        view.wait_for_function("document.getElementById('text').value.length === 25")
+        expect(view.locator("#text")).to_have_value(re.compile("^.{25}$", re.S))
         return view.locator("#text").input_value()
 
     assert written(3) == written(3) != written(4)
@@ -281,7 +284,7 @@ def test_markup_stays_text(browser: Browser, tmp_path):
     (tmp_path / "page.html").write_text(page_of(model, tokenizer, MARKUP, MARKUP + "مرحبا\u202e"), encoding="utf-8")
     for page in opened(browser, (tmp_path / "page.html").as_uri()):
         expect(page.locator("h1")).to_contain_text("<img src=x")
-        page.on("dialog", lambda dialog: page.wrong.append(dialog.message))
+        page.on("dialog", lambda dialog, page=page: page.wrong.append(dialog.message))
         for stage in range(7):
             page.evaluate("stage => point({query: 3}, stage)", stage)
             page.wait_for_timeout(50)
