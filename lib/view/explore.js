@@ -309,9 +309,10 @@ class Model {
   }
 
   /** What is shown of a pass to somebody who points at {layer, head, query, key}; the same as inside.py's `see`. */
-  see(ids, changes, {layer: l, head: h, query: i, key: j}) {
+  see(ids, changes, {layer: l, head: h, query: i, key: asked}) {
     const {n_layer: L, n_head: H, n_kv_head: K, head_dim: Dh, d_model: D, vocab_size: V} = this.config;
     const run = this.run(ids, changes), T = run.T, layer = run.layers[l], kv = Math.floor(h / (H / K));
+    const j = asked >= 0 ? asked : best(row(layer.weights, T, h * T + i));  // −1: the one that is looked at most
     const q = row(layer.q, Dh, i * H + h), key = t => row(layer.k, Dh, t * K + kv), embedding = this.weights["embedding.weight"].data;
     const own = row(embedding, D, ids[i]), scores = new Float32Array(T * T);
     for (let a = 0; a < T; a++) for (let b = 0; b < T; b++) scores[a * T + b] = dot(row(layer.q, Dh, a * H + h), key(b));
@@ -336,7 +337,7 @@ class Model {
       ...run.told, lens: this.lens(run, i), stream: flat(run.stream.map(x => row(x, D, i))),
       writes: Float32Array.from({length: L * H}, (_, n) => magnitude(write(Math.floor(n / H), n % H))),
       embedding: own, position: row(run.stream[0], D, i).map((value, d) => value - own[d]), nearest: greatest(alike, 9),
-      norm1: row(layer.norm1, D, i), norm2: row(layer.norm2, D, i), q, k: key(j), v: row(layer.v, Dh, j * K + kv), scores,
+      key: j, norm1: row(layer.norm1, D, i), norm2: row(layer.norm2, D, i), q, k: key(j), v: row(layer.v, Dh, j * K + kv), scores,
       weights: layer.weights, mixture: row(layer.mixture, Dh, i * H + h), written: write(l, h),
       attention: row(layer.attention, D, i), features: this.strongest(run, l, i), mlp: row(layer.mlp, D, i),
       logits: row(run.logits, V, i), last: row(run.logits, V, T - 1),
@@ -583,14 +584,12 @@ async function look() {
     $("verdict").textContent = state.unknown.length ? "Nothing is left to read: type signs that the model knows." : "Type a text: with nothing to read there is nothing to say.";
     return;
   }
-  let now = await see(ids, state.changes, at);
-  if (state.follow) {  // nobody has chosen a key: take the one that is looked at most
-    const T = ids.length, key = best(now.weights.subarray((at.head * T + at.query) * T, (at.head * T + at.query + 1) * T));
-    if (key !== at.key && mine === version) { at.key = key; now = await see(ids, state.changes, at); }
-  }
+  const now = await see(ids, state.changes, state.follow ? {...at, key: -1} : at);
   const before = was?.ids.length ? {...await see(was.ids, was.changes, clamp(at, was.ids.length)), dials: was.dials} : null;
   if (mine !== version) return;  // something has changed meanwhile, and will be shown instead
+  at.key = now.key;
   Object.assign(state, {now, before});
+  if (state.stage !== state.scrolled) showWhere();
   showChanges();
   showVerdict();
   showRivers();
@@ -691,11 +690,12 @@ function showVerdict() {
 /** Where everything in the rivers stands: x of the stream's 2L + 1 points, y of each piece. */
 function geometry() {
   const T = state.ids.length, room = $("rivers-scroll").clientWidth, narrow = room < 480;
-  const left = narrow ? 44 : 96, right = narrow ? 66 : 128, each = Math.max(narrow ? 54 : 84, (room - left - right - 14) / L);
+  const words = tokenizer.kind === "bytes", left = narrow ? 44 : 96, right = narrow ? 66 : 128;
+  const each = Math.max(words ? 110 : narrow ? 54 : 84, (room - left - right - 14) / L), wide = words ? 0.38 * each : Math.max(14, Math.min(26, each * 0.2));
   const high = T <= 14 ? 30 : T <= 26 ? 24 : T <= 44 ? 19 : 15, top = 24;
-  const x = [left + 12];
-  for (let l = 0; l < L; l++) x.push(left + 12 + each * (l + 0.6), left + 12 + each * (l + 1));
-  return {T, left, right, each, high, top, x, narrow, width: left + 14 + each * L + right, height: top + high * T + 6, y: t => top + high * (t + 0.5)};
+  const x = [left + wide / 2];
+  for (let l = 0; l < L; l++) x.push(left + wide / 2 + each * (l + 0.65), left + wide / 2 + each * (l + 1));
+  return {T, wide, left, right, each, high, top, x, narrow, width: left + wide + each * L + right, height: top + high * T + 6, y: t => top + high * (t + 0.5)};
 }
 
 function canvasOf(canvas, width, height) {
@@ -710,12 +710,12 @@ function canvasOf(canvas, width, height) {
 }
 
 function showRivers() {
-  const {now, before, ids, at} = state, g = geometry(), {T, x, y, high} = g, c = canvasOf($("rivers-canvas"), g.width, g.height);
+  const {now, before, ids, at} = state, g = geometry(), {T, x, y, high, wide} = g, c = canvasOf($("rivers-canvas"), g.width, g.height);
   const mono = `${Math.min(14, high - 4)}px ui-monospace, monospace`, most = Math.max(...now.lengths), stage = state.stage;
   const thick = (p, t) => Math.max(1.5, high * 0.55 * Math.sqrt(now.lengths[p * T + t] / most));
   // the step and the piece that are looked at
-  const [from, to] = stage < 1 ? [0, g.left] : stage === 1 ? [g.left, g.left + 24] : stage === STAGES.length - 1 ? [x[2 * L] + 12, g.width] :
-    stage % 2 ? [x[2 * at.layer + 1], x[2 * at.layer + 2] + 11] : [x[2 * at.layer] + 9, x[2 * at.layer + 1]];
+  const [from, to] = stage < 1 ? [0, g.left] : stage === 1 ? [g.left, g.left + wide + 2] : stage === STAGES.length - 1 ? [x[2 * L] + wide / 2 + 2, g.width] :
+    stage % 2 ? [x[2 * at.layer + 1], x[2 * at.layer + 2] + wide / 2 + 2] : [x[2 * at.layer] + wide / 2, x[2 * at.layer + 1]];
   c.fillStyle = ink.soft;
   c.fillRect(from, 0, to - from, g.height);
   c.fillRect(0, y(at.query) - high / 2, g.width, high);
@@ -729,7 +729,7 @@ function showRivers() {
     c.fillText(`MLP ${l}`, (x[2 * l + 1] + x[2 * l + 2]) / 2 - 4, 11);
   }
   c.textAlign = "left";
-  c.fillText(g.narrow ? "next" : "says next", x[2 * L] + 20, 11);
+  c.fillText(g.narrow ? "next" : "says next", x[2 * L] + wide / 2 + 8, 11);
   // the rivers, as wide as the stream is long
   for (let t = 0; t < T; t++) {
     c.beginPath();
@@ -742,7 +742,7 @@ function showRivers() {
   for (let l = 0; l < L; l++) {
     const chosen = stage === 2 + 2 * l, gone = chosen && silent("heads", l, at.head);
     const w = chosen ? now.weights.subarray(at.head * T * T, (at.head + 1) * T * T) : now.bridges.subarray(l * T * T, (l + 1) * T * T);
-    const a = x[2 * l] + 9, b = x[2 * l + 1] - 2, middle = (a + b) / 2, paths = new Map();  // by share: one stroke for many
+    const a = x[2 * l] + wide / 2 + 1, b = x[2 * l + 1] - 2, middle = (a + b) / 2, paths = new Map();  // by share: one stroke for many
     for (let t = 0; t < T; t++) {
       const own = t === at.query;
       for (let s = 0; s < T; s++) {
@@ -765,7 +765,7 @@ function showRivers() {
   c.globalAlpha = 1;
   c.setLineDash([]);
   // what the MLP adds, and what the stream would say
-  const {lens} = now, thought = Math.max(...now.thought), wide = Math.max(14, Math.min(26, g.each * 0.2));
+  const {lens} = now, thought = Math.max(...now.thought);
   c.font = mono;
   c.textAlign = "center";
   lens.rows.forEach((t, r) => {
@@ -774,19 +774,19 @@ function showRivers() {
       c.fillStyle = good ? ink.accent : near ? ink["accent-soft"] : ink.card;
       c.strokeStyle = ink.line;
       c.beginPath();
-      c.roundRect(x[2 * l] - wide / 2 + 2, y(t) - high / 2 + 1.5, wide, high - 3, 3);
+      c.roundRect(x[2 * l] - wide / 2 + 1, y(t) - high / 2 + 1.5, wide, high - 3, 3);
       c.fill();
       c.lineWidth = 1;
       c.stroke();
       c.fillStyle = good ? ink["on-accent"] : ink.ink;
-      c.fillText(cut(text, wide < 20 ? 1 : 2), x[2 * l] + 2, y(t) + 0.5);
+      c.fillText(cut(text, Math.max(1, Math.floor(wide / (high * 0.45)) - 1)), x[2 * l] + 1, y(t) + 0.5);
     }
   });
   for (let l = 0; l < L; l++) for (let t = 0; t < T; t++) {
     const size = Math.sqrt(now.thought[l * T + t] / thought) * high * 0.3;
     c.fillStyle = ink.warm;
     c.beginPath();
-    c.arc(x[2 * l + 1] + (x[2 * l + 2] - x[2 * l + 1]) * 0.38, y(t), size, 0, 7);
+    c.arc((x[2 * l + 1] + x[2 * l + 2] - wide / 2) / 2, y(t), size, 0, 7);
     c.fill();
   }
   // pieces at the left, what each position says at the right
@@ -808,7 +808,7 @@ function showRivers() {
     c.font = mono;
     c.fillStyle = m === lens.top[n] ? ink.ink : ink.was;
     const text = (m === lens.top[n] ? "" : `${cut(tokenizer.show(m), 3)} → `) + cut(tokenizer.show(lens.top[n]), g.narrow ? 3 : 6);
-    c.fillText(text, x[2 * L] + 20, y(t) + 0.5);
+    c.fillText(text, x[2 * L] + wide / 2 + 8, y(t) + 0.5);
     if (m === lens.top[n] || !g.narrow) {
       c.fillStyle = ink.quiet;
       c.font = "11px system-ui, sans-serif";
@@ -825,12 +825,19 @@ function showRivers() {
 }
 const cut = (text, n) => { const signs = [...text]; return signs.length > n ? signs.slice(0, n).join("") + "…" : text; };
 
+/** Scroll the rivers, where they are wider than their room, so that the step that is looked at can be seen. */
+function showWhere() {
+  const {x} = geometry(), box = $("rivers-scroll"), at = state.stage < 2 ? 0 : state.stage === STAGES.length - 1 ? x[2 * L] : x[state.stage - 2];
+  if (at < box.scrollLeft + 100 || at > box.scrollLeft + box.clientWidth - 160) box.scrollLeft = at - box.clientWidth / 2;
+  state.scrolled = state.stage;
+}
+
 /** A click into the rivers: which piece, and which step. */
 function pointed(event) {
   const g = geometry(), box = $("rivers-canvas").getBoundingClientRect(), px = event.clientX - box.left;
   const query = Math.floor((event.clientY - box.top - g.top) / g.high);
-  let stage = px < g.left ? 0 : px < g.x[0] + 10 ? 1 : px > g.x[2 * L] + 12 ? STAGES.length - 1 : 2;
-  if (stage === 2) while (stage < 2 * L + 1 && px > g.x[stage - 1] + (stage % 2 ? 11 : 0)) stage++;
+  let stage = px < g.left ? 0 : px < g.x[0] + g.wide / 2 ? 1 : px > g.x[2 * L] + g.wide / 2 + 2 ? STAGES.length - 1 : 2;
+  if (stage === 2) while (stage < 2 * L + 1 && px > g.x[stage - 1] + (stage % 2 ? g.wide / 2 + 2 : 0)) stage++;
   point({query: query < 0 ? state.at.query : query}, stage);
 }
 
@@ -930,10 +937,12 @@ function showAttention() {
   };
   const peak = x => { let most = 0; for (const value of x) if (value !== -Infinity && Math.abs(value) > most) most = Math.abs(value); return most; };
   const x = matrix(now), old = before && matrix(before), most = step > 3 ? 1 : Math.max(peak(x), old ? peak(old) : 0), title = ["", "q·k", "scaled", "masked", "shares", "shares"][step];
-  body.push(h("div.maps", {}, old && picture(`${title} before`, old, Math.sqrt(old.length), most), picture(old ? `${title} now` : title, x, T, most),
-    old && old.length === x.length && (old.every((value, n) => value === x[n]) ? h("p.was", {}, "Before and now are the same here.") : picture("now − before", x.map((value, n) => value === old[n] ? 0 : value - old[n]), T, step > 3 ? 1 : 0))));
+  const same = old && old.length === x.length && old.every((value, n) => value === x[n]);
+  body.push(h("div.maps", {}, old && !same && picture(`${title} before`, old, Math.sqrt(old.length), most), picture(old && !same ? `${title} now` : title, x, T, most),
+    old && old.length === x.length && (same ? h("p.was", {}, "Before and now are the same here.") : picture("now − before", x.map((value, n) => value === old[n] ? 0 : value - old[n]), T, step > 3 ? 1 : 0))));
   const order = Array.from(row_.keys()).sort((a, b) => row_[b] - row_[a]), looks = order.slice(0, 3).filter(t => row_[t] > 0.01).map(t => `${place(t)} ${percent(row_[t])}`);
-  body.push(h("p.says", {}, `Rows ask, columns are asked; ${step > 3 ? "blue is the share" : "blue is above zero, orange below"}. Layer ${layer}, head ${head}: ${place(i)} looks at ${looks.join(", ")}.`), ...arithmetic);
+  body.push(h("p.says", {}, `Rows ask, columns are asked; ${step > 3 ? "blue is the share" : "blue is above zero, orange below"}. Layer ${layer}, head ${head}: ${place(i)} looks at ${looks.join(", ")}.`),
+    off && step < 5 && h("p.off", {}, "This head is silent: it looks, but nothing of what it sees is passed on."), ...arithmetic);
   return body;
 }
 
@@ -1037,8 +1046,8 @@ const QUESTIONS = {
       const {weights} = await see(ids, PLAIN, {...at, layer: l});
       for (let n = 0; n < H; n++) shares.push(mean(Array.from({length: T - 1}, (_, t) => weights[(n * T + t + 1) * T + t])));
     }
-    const mine = shares[at.layer * H + at.head], most = shares[best(shares)], good = mine === most;
-    return {good, says: `Layer ${at.layer} head ${at.head} gives ${percent(mine)} of its attention to the piece just before; ` + (good ? `no other head gives more${most < 0.3 ? ", though in this model and text none does so strongly" : ""}.` : "another head gives more. Look at the shares of each: a bright line just beside the diagonal.")};
+    const mine = shares[at.layer * H + at.head], most = shares[best(shares)], good = mine >= 0.9 * most;
+    return {good, says: `Layer ${at.layer} head ${at.head} gives ${percent(mine)} of its attention to the piece just before; ` + (good ? `${mine === most ? "no other gives more" : "hardly any gives more"}${most < 0.3 ? ", though in this model and text none does so strongly" : ""}.` : "another head gives more. Look at the shares of each: a bright line just beside the diagonal.")};
   },
   /** One piece changed, as far from the end as possible, that changes the likeliest next piece. */
   async far() {

@@ -51,7 +51,8 @@ class Looker:
             ids, changes, at = asked["ids"], asked["changes"], asked["at"]
             sizes = {"layer": config.n_layer, "head": config.n_head, "query": len(ids), "key": len(ids)}
             fits = 0 < len(ids) <= min(SHOWN, config.block_size) and whole(ids, config.vocab_size)
-            fits = fits and all(whole([at[name]], size) for name, size in sizes.items())
+            fits = fits and all((at[name] == -1 and name == "key") or whole([at[name]], size)
+                                for name, size in sizes.items())  # fmt: skip
             fits = fits and all(isinstance(changes[name], bool) for name in SWITCHES)
             off = {}
             for name, size in (("heads", config.n_head), ("features", config.d_ff)):

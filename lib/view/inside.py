@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lib.attention import causal_mask, merge_heads, split_heads
@@ -119,15 +118,11 @@ def _lens(model: Transformer, run: Pass, ids: Sequence[int], query: int) -> dict
     cost = T * config.vocab_size * config.d_model * len(points)
     rows = list(range(T)) if cost <= LENS else [query]
     target = torch.tensor([*ids[1:], int(last[-1])])[rows]  # (R,)
-    top, chance, rank = [], [], []
-    for x in points:
-        logits = model.head(model.norm(x[rows]))  # (R, V)
-        own = logits.gather(1, target[:, None])  # (R, 1)
-        best = logits.max(-1)  # (R,)
-        top.append(best.indices)
-        chance.append((best.values - logits.logsumexp(-1)).exp())  # (R,)
-        rank.append((logits > own).sum(-1) + 1)  # (R,)
-    return dict(rows=rows, target=target, top=torch.stack(top), chance=torch.stack(chance), rank=torch.stack(rank))
+    logits = model.head(model.norm(torch.stack(points)[:, rows]))  # (L + 1, R, V)
+    own = logits.gather(-1, target[None, :, None].expand(len(points), -1, 1))  # (L + 1, R, 1)
+    best = logits.max(-1)  # (L + 1, R)
+    chance = (best.values - logits.logsumexp(-1)).exp()  # (L + 1, R)
+    return dict(rows=rows, target=target, top=best.indices, chance=chance, rank=(logits > own).sum(-1) + 1)
 
 
 def _strongest(model: Transformer, run: Pass, layer: int, query: int) -> dict[str, Any]:
@@ -148,16 +143,18 @@ def _strongest(model: Transformer, run: Pass, layer: int, query: int) -> dict[st
 
 @torch.no_grad()
 def see(model: Transformer, run: Pass, ids: Sequence[int], at: Mapping[str, int]) -> dict[str, Any]:
-    """What is shown of a pass to somebody who points at {layer, head, query, key}: tensors, by the view's names."""
+    """What is shown of a pass to somebody who points at {layer, head, query, key}: tensors, by the view's names. A key
+    of -1 is the one that the head looks at most from the query."""
     config = model.config
     n, h, i, j = (at[name] for name in ("layer", "head", "query", "key"))
     layer = run.layers[n]
+    j = j if j >= 0 else int(layer.weights[h, i].argmax())
     kv = h // (config.n_head // config.n_kv_head)
     out = [b.attention.out.weight.unflatten(1, (config.n_head, -1)) for b in model.blocks]  # (D, H, Dh) each
     written = [torch.einsum("dhe,he->hd", w, r.mixture[:, i]) for w, r in zip(out, run.layers, strict=True)]  # (H, D)
     embedding = model.embedding.weight.detach()  # (V, D)
     row = embedding[ids[i]]  # (D,)
-    alike = F.cosine_similarity(embedding, row[None], dim=-1)  # (V,)
+    alike = embedding @ row / (embedding.norm(dim=-1) * row.norm()).clamp_min(1e-20)  # (V,): cosines
     chances = run.logits.log_softmax(-1)  # (T, V)
     nexts = torch.tensor(ids[1:], dtype=torch.long)[:, None]  # (T - 1, 1)
     norms = [torch.stack([getattr(r, name).norm(dim=-1) for r in run.layers]) for name in ("attention", "mlp")]
@@ -170,7 +167,7 @@ def see(model: Transformer, run: Pass, ids: Sequence[int], at: Mapping[str, int]
         lens=_lens(model, run, ids, i),
         writes=torch.stack([w.norm(dim=-1) for w in written]),  # (L, H): how much each head adds at the query
         embedding=row, position=run.stream[0][i] - row, nearest=alike.topk(min(9, len(alike))).indices,
-        norm1=layer.norm1[i], norm2=layer.norm2[i],
+        key=j, norm1=layer.norm1[i], norm2=layer.norm2[i],
         q=layer.q[h, i], k=layer.k[kv, j], v=layer.v[kv, j], scores=layer.q[h] @ layer.k[kv].T,  # (T, T), raw
         weights=layer.weights, mixture=layer.mixture[h, i], written=written[n][h],  # (H, T, T), (Dh,), (D,)
         attention=layer.attention[i], features=_strongest(model, run, n, i), mlp=layer.mlp[i],
