@@ -63,7 +63,8 @@ class Tokenizer {
 
   words_of(text) {
     if (this.prefix && text && !text.startsWith(" ")) text = " " + text;
-    const parts = this.digits ? text.match(this.digits === "each" ? /\p{N}|\P{N}+/gu : /\p{N}+|\P{N}+/gu) ?? [] : [text];
+    const parts = this.digits ? text.match(this.digits === "each" ? /\p{N}|\P{N}+/gu : /\p{N}+|\P{N}+/gu) ?? []
+      : [text];
     return this.words ? parts.flatMap(part => part.match(WORD) ?? []) : parts.filter(Boolean);
   }
 
@@ -114,7 +115,8 @@ class Tokenizer {
 function linear(x, T, W, b) {
   const [O, I] = W.shape, w = W.data, y = new Float32Array(T * O);
   for (let t = 0; t < T; t += 4) {
-    const rows = Math.min(4, T - t), at = n => (t + Math.min(n, rows - 1)) * I, x0 = at(0), x1 = at(1), x2 = at(2), x3 = at(3);
+    const rows = Math.min(4, T - t), at = n => (t + Math.min(n, rows - 1)) * I, x0 = at(0), x1 = at(1), x2 = at(2),
+      x3 = at(3);
     for (let o = 0; o < O; o += 2) {
       const second = o + 1 < O ? o + 1 : o;
       let a0 = b ? b.data[o] : 0, a1 = a0, a2 = a0, a3 = a0, b0 = b ? b.data[second] : 0, b1 = b0, b2 = b0, b3 = b0;
@@ -186,9 +188,13 @@ function rotate(x, T, heads, Dh, theta) {
   }
 }
 
-const magnitude = (x, from = 0, to = x.length) => { let s = 0; for (let i = from; i < to; i++) s += x[i] * x[i]; return Math.sqrt(s); };
+const magnitude = (x, from = 0, to = x.length) => Math.sqrt(dot(x, x, from, from, to - from));
 const row = (x, width, i) => x.subarray(i * width, (i + 1) * width);
-const dot = (a, b, at = 0, bt = 0, n = a.length) => { let s = 0; for (let i = 0; i < n; i++) s += a[at + i] * b[bt + i]; return s; };
+function dot(a, b, at = 0, bt = 0, n = a.length) {
+  let sum = 0;
+  for (let i = 0; i < n; i++) sum += a[at + i] * b[bt + i];
+  return sum;
+}
 const best = x => { let at = 0; for (let i = 1; i < x.length; i++) if (x[i] > x[at]) at = i; return at; };
 /** The n greatest, the greatest first; of equals the one that comes first. */
 function greatest(x, n) {
@@ -313,31 +319,39 @@ class Model {
     const {n_layer: L, n_head: H, n_kv_head: K, head_dim: Dh, d_model: D, vocab_size: V} = this.config;
     const run = this.run(ids, changes), T = run.T, layer = run.layers[l], kv = Math.floor(h / (H / K));
     const j = asked >= 0 ? asked : best(row(layer.weights, T, h * T + i));  // −1: the one that is looked at most
-    const q = row(layer.q, Dh, i * H + h), key = t => row(layer.k, Dh, t * K + kv), embedding = this.weights["embedding.weight"].data;
+    const q = row(layer.q, Dh, i * H + h), key = t => row(layer.k, Dh, t * K + kv),
+      embedding = this.weights["embedding.weight"].data;
     const own = row(embedding, D, ids[i]), scores = new Float32Array(T * T);
-    for (let a = 0; a < T; a++) for (let b = 0; b < T; b++) scores[a * T + b] = dot(row(layer.q, Dh, a * H + h), key(b));
+    for (let n = 0; n < T * T; n++) scores[n] = dot(row(layer.q, Dh, Math.floor(n / T) * H + h), key(n % T));
     const write = (layer, head) => {
-      const out = this.weights[`blocks.${layer}.attention.out.weight`].data, mixed = row(run.layers[layer].mixture, Dh, i * H + head);
+      const out = this.weights[`blocks.${layer}.attention.out.weight`].data,
+        mixed = row(run.layers[layer].mixture, Dh, i * H + head);
       return Float32Array.from({length: D}, (_, d) => dot(out, mixed, d * H * Dh + head * Dh, 0, Dh));
     };
     const rows = x => Float32Array.from({length: T}, (_, t) => magnitude(x, t * D, (t + 1) * D));
     const quiet = (layer, head) => changes.heads.some(each => each[0] === layer && each[1] === head);
     if (!run.told) {  // what does not depend on where one points
-      const surprise = Float32Array.from({length: T - 1}, (_, t) => { const x = row(run.logits, V, t); return logSum(x) - x[ids[t + 1]]; });
+      const nats = (x, id) => logSum(x) - x[id];
+      const surprise = Float32Array.from({length: T - 1}, (_, t) => nats(row(run.logits, V, t), ids[t + 1]));
+      const bridges = run.layers.map(({weights}, layer) => {  // a layer's heads together, without the silent
+        const mean = new Float32Array(T * T);
+        for (let n = 0; n < weights.length; n++) {
+          if (!quiet(layer, Math.floor(n / (T * T)))) mean[n % (T * T)] += weights[n] / H;
+        }
+        return mean;
+      });
       run.told = {lengths: flat(run.stream.map(rows)), heard: flat(run.layers.map(each => rows(each.attention))),
-                  thought: flat(run.layers.map(each => rows(each.mlp))), surprise, bridges: flat(run.layers.map((each, l) => {
-                    const mean = new Float32Array(T * T);
-                    for (let n = 0; n < each.weights.length; n++) if (!quiet(l, Math.floor(n / (T * T)))) mean[n % (T * T)] += each.weights[n] / H;
-                    return mean;
-                  }))};
+                  thought: flat(run.layers.map(each => rows(each.mlp))), surprise, bridges: flat(bridges)};
     }
-    const alike = new Float32Array(V), ownLength = magnitude(own);
-    for (let id = 0; id < V; id++) alike[id] = dot(own, embedding, 0, id * D, D) / (ownLength * magnitude(embedding, id * D, id * D + D) || 1);
+    const ownLength = magnitude(own);
+    const alike = Float32Array.from({length: V}, (_, id) =>  // cosines
+      dot(own, embedding, 0, id * D, D) / (ownLength * magnitude(embedding, id * D, id * D + D) || 1));
     return {
       ...run.told, lens: this.lens(run, i), stream: flat(run.stream.map(x => row(x, D, i))),
       writes: Float32Array.from({length: L * H}, (_, n) => magnitude(write(Math.floor(n / H), n % H))),
       embedding: own, position: row(run.stream[0], D, i).map((value, d) => value - own[d]), nearest: greatest(alike, 9),
-      key: j, norm1: row(layer.norm1, D, i), norm2: row(layer.norm2, D, i), q, k: key(j), v: row(layer.v, Dh, j * K + kv), scores,
+      key: j, norm1: row(layer.norm1, D, i), norm2: row(layer.norm2, D, i), q, k: key(j),
+        v: row(layer.v, Dh, j * K + kv), scores,
       weights: layer.weights, mixture: row(layer.mixture, Dh, i * H + h), written: write(l, h),
       attention: row(layer.attention, D, i), features: this.strongest(run, l, i), mlp: row(layer.mlp, D, i),
       logits: row(run.logits, V, i), last: row(run.logits, V, T - 1),
@@ -353,7 +367,8 @@ class Model {
     const target = rows.map(t => t + 1 < T ? run.ids[t + 1] : best(row(run.logits, V, T - 1)));
     const found = {rows, target, top: [], chance: [], rank: []};
     for (const x of points) {
-      const picked = all ? x : row(x, D, query), logits = this.head(this.norm(picked, rows.length, "norm"), rows.length);
+      const picked = all ? x : row(x, D, query), logits = this.head(this.norm(picked, rows.length, "norm"),
+        rows.length);
       rows.forEach((_, r) => {
         const scores = row(logits, V, r), own = scores[target[r]], first = best(scores);
         let rank = 1;
@@ -371,16 +386,22 @@ class Model {
     const {d_model: D, d_ff: F, vocab_size: V, norm: kind} = this.config, T = run.T, all = run.layers[l].features;
     const down = this.weights[`blocks.${l}.mlp.down.weight`].data, last = this.weights["norm.weight"].data;
     const strength = new Float32Array(F), lengths = this.downs ??= [];
-    lengths[l] ??= Float32Array.from({length: F}, (_, f) => { let s = 0; for (let d = 0; d < D; d++) s += down[d * F + f] ** 2; return Math.sqrt(s); });
+    lengths[l] ??= Float32Array.from({length: F}, (_, f) => {
+      let square = 0;
+      for (let d = 0; d < D; d++) square += down[d * F + f] ** 2;
+      return Math.sqrt(square);
+    });
     for (let f = 0; f < F; f++) strength[f] = Math.abs(all[i * F + f]) * lengths[l][f];
-    const index = greatest(strength, 12), act = index.map(f => all[i * F + f]), directions = new Float32Array(index.length * D);
+    const index = greatest(strength, 12), act = index.map(f => all[i * F + f]),
+      directions = new Float32Array(index.length * D);
     index.forEach((f, n) => {
       const way = row(directions, D, n).map((_, d) => down[d * F + f] * Math.sign(act[n]));
       const mean = kind === "layer" ? way.reduce((a, b) => a + b, 0) / D : 0;
       directions.set(way.map((value, d) => (value - mean) * last[d]), n * D);
     });
     const logits = this.head(directions, index.length);
-    return {index, act, strength: index.map(f => strength[f]), promotes: index.map((_, n) => greatest(row(logits, V, n), 3)),
+    return {index, act, strength: index.map(f => strength[f]),
+      promotes: index.map((_, n) => greatest(row(logits, V, n), 3)),
             over: index.map(f => Float32Array.from({length: T}, (_, t) => all[t * F + f]))};
   }
 }
@@ -391,7 +412,7 @@ function flat(rows) {
   return all;
 }
 
-/** Each token's chance to be drawn, in lib.generation's order: temperature, then top-k, then top-p. 0: the likeliest. */
+/** Each token's chance to be drawn, in lib.generation's order: temperature, top-k, top-p. 0: the likeliest. */
 function chances(logits, {temperature, topK, topP}) {
   const V = logits.length, first = best(logits), p = new Float64Array(V);
   if (!(temperature > 0)) { p[first] = 1; return p; }
@@ -438,12 +459,14 @@ function unpack(layout, base64) {
   return weights;
 }
 
-const model = about.served ? null : new Model(config, unpack(about.layout, document.getElementById("weights").textContent));
+const model = about.served ? null : new Model(config, unpack(about.layout,
+  document.getElementById("weights").textContent));
 
 /** What is shown of a pass: computed here, or by the server that sent the page. */
 async function see(ids, changes, at) {
   if (model) return model.see(ids, changes, at);
-  const answer = await fetch("see", {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({ids, changes, at})});
+  const answer = await fetch("see", {method: "POST", headers: {"Content-Type": "application/json"},
+    body: JSON.stringify({ids, changes, at})});
   const told = await answer.json();
   if (told.error) throw new Error(told.error);
   return JSON.parse(JSON.stringify(told), (_, value) => value?.f32 === undefined ? value :
@@ -468,14 +491,16 @@ function h(tag, given = {}, ...children) {
   for (const [key, value] of Object.entries(given)) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (key === "key") made.dataset.key = value;
-    else if (key.startsWith("aria") || ["role", "for", "scope", "colspan", "open"].includes(key)) made.setAttribute(key.replace("aria", "aria-"), value);
+    else if (/^aria|^(role|for|scope)$/.test(key)) made.setAttribute(key.replace("aria", "aria-"), value);
     else made[key] = value;
   }
   made.append(...children.flat(Infinity).filter(child => child !== null && child !== undefined && child !== false));
   return made;
 }
-const number = (x, digits = 3) => Math.abs(x) >= 1000 ? x.toFixed(0) : (Math.abs(x) < 5e-4 && x ? x.toExponential(1) : x.toFixed(digits)).replace("-", "−");
-const percent = p => p >= 0.9995 ? "100 %" : p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005 ? `${(100 * p).toFixed(1)} %` : "0 %";
+const number = (x, digits = 3) => Math.abs(x) >= 1000 ? x.toFixed(0)
+  : (Math.abs(x) < 5e-4 && x ? x.toExponential(1) : x.toFixed(digits)).replace("-", "−");
+const percent = p => p >= 0.9995 ? "100 %" : p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : p >= 0.0005
+  ? `${(100 * p).toFixed(1)} %` : "0 %";
 const named = id => `“${tokenizer.show(id)}”`;
 const place = t => `${named(state.ids[t])} (${t})`;
 const button = (text, onclick, given = {}) => h("button.plain.small", {type: "button", onclick, ...given}, text);
@@ -487,7 +512,8 @@ function theme(name) {
   $("theme").textContent = name === "dark" ? "Light" : "Dark";
   $("theme").setAttribute("aria-label", `Change to the ${name === "dark" ? "light" : "dark"} theme`);
   const style = getComputedStyle(document.documentElement);
-  ink = Object.fromEntries(["card", "soft", "ink", "quiet", "line", "accent", "accent-soft", "on-accent", "warm", "river", "was"]
+  ink = Object.fromEntries(["card", "soft", "ink", "quiet", "line", "accent", "accent-soft", "on-accent", "warm",
+    "river", "was"]
     .map(key => [key, style.getPropertyValue(`--${key}`).trim()]));
   for (const key of ["card", "accent", "warm", "soft", "was"]) {
     const hex = parseInt(ink[key].slice(1), 16);
@@ -512,7 +538,8 @@ function pixels(canvas, x, columns, most = 0, plain = ink.card3) {
 
 /** A vector as a row of cells with words; the numbers themselves open below it, and under the pointer. */
 function strip(title, x, most = 0) {
-  const least = x.indexOf(Math.min(...x)), peak = best(x), says = `${title}: ${x.length} numbers, from ${number(x[least])} (number ${least}) to ${number(x[peak])} (number ${peak}), length ${number(magnitude(x), 2)}`;
+  const least = x.indexOf(Math.min(...x)), peak = best(x),
+    says = `${title}: ${x.length} numbers, from ${number(x[least])} (number ${least}) to ${number(x[peak])} (number ${peak}), length ${number(magnitude(x), 2)}`;
   const caption = h("figcaption", {}, says);
   const canvas = pixels(h("canvas.pixels.strip", {role: "img", ariaLabel: says}), x, x.length, most, ink.soft3);
   canvas.setAttribute("aria-label", says);
@@ -530,8 +557,10 @@ function numbers(columns) {
   made.addEventListener("toggle", () => {
     if (!made.open || made.querySelector("table")) return;
     const size = columns[names[0]].length;
-    made.append(h("table", {}, h("tr", {}, h("th", {scope: "col"}, "number"), names.map(name => h("th.number", {scope: "col"}, name))),
-      Array.from({length: size}, (_, n) => h("tr", {}, h("td", {}, n), names.map(name => h("td.number", {}, number(columns[name][n], 4)))))));
+    made.append(h("table", {}, h("tr", {}, h("th", {scope: "col"}, "number"),
+      names.map(name => h("th.number", {scope: "col"}, name))),
+      Array.from({length: size}, (_, n) => h("tr", {}, h("td", {}, n),
+        names.map(name => h("td.number", {}, number(columns[name][n], 4)))))));
   });
   return made;
 }
@@ -561,12 +590,14 @@ function update() {
     due = false;
     running = true;
     try { await look(); $("verdict").classList.remove("off"); }
-    catch (problem) { $("verdict").textContent = `This cannot be shown: ${problem.message}`; $("verdict").classList.add("off"); }
+    catch (problem) { $("verdict").textContent = `This cannot be shown: ${problem.message}`;
+      $("verdict").classList.add("off"); }
     running = false;
   });
 }
 
-const plain = changes => changes.mask && changes.scale && changes.order && !changes.heads.length && !changes.features.length;
+const plain = changes => changes.mask && changes.scale && changes.order && !changes.heads.length
+  && !changes.features.length;
 const clamp = (at, T) => ({...at, query: Math.min(at.query, T - 1), key: Math.min(at.key, T - 1)});
 
 /** What “before” is: the pinned state, or, where anything is switched off, the untouched model on the same text. */
@@ -581,11 +612,13 @@ async function look() {
   $("pin").disabled = $("write").disabled = $("write-more").disabled = !ids.length;
   document.querySelectorAll("#rivers, #stage, #next").forEach(section => section.hidden = !ids.length);
   if (!ids.length) {
-    $("verdict").textContent = state.unknown.length ? "Nothing is left to read: type signs that the model knows." : "Type a text: with nothing to read there is nothing to say.";
+    $("verdict").textContent = state.unknown.length ? "Nothing is left to read: type signs that the model knows."
+      : "Type a text: with nothing to read there is nothing to say.";
     return;
   }
   const now = await see(ids, state.changes, state.follow ? {...at, key: -1} : at);
-  const before = was?.ids.length ? {...await see(was.ids, was.changes, clamp(at, was.ids.length)), dials: was.dials} : null;
+  const before = was?.ids.length ? {...await see(was.ids, was.changes, clamp(at, was.ids.length)), dials: was.dials}
+    : null;
   if (mine !== version) return;  // something has changed meanwhile, and will be shown instead
   at.key = now.key;
   Object.assign(state, {now, before});
@@ -602,7 +635,8 @@ function read(text, where = "end") {
   const {ids, unknown} = tokenizer.encode(text);
   const dropped = Math.max(0, ids.length - LIMIT), T = ids.length - dropped;
   Object.assign(state, {text, unknown, dropped, ids: ids.slice(dropped), follow: true});
-  if (where === "end" || state.at.query >= T) state.at = {...state.at, query: Math.max(0, T - 1), key: Math.max(0, Math.min(state.at.key, T - 1))};
+  if (where === "end" || state.at.query >= T) state.at = {...state.at, query: Math.max(0, T - 1),
+    key: Math.max(0, Math.min(state.at.key, T - 1))};
   const lines = [];
   if (unknown.length) lines.push(`The model has no piece for ${unknown.slice(0, 8).map(sign => `“${sign}”`).join(", ")}${unknown.length > 8 ? " …" : ""} and reads on without.`);
   if (dropped) lines.push(`It reads at most ${LIMIT} pieces at once: the first ${dropped} are left out.`);
@@ -653,9 +687,12 @@ async function writeOn(count) {
 
 function showChanges() {
   const {changes} = state, chips = [];
-  for (const [layer, head] of changes.heads) chips.push([`layer ${layer} head ${head} is silent`, () => silence("heads", layer, head, false)]);
-  for (const [layer, feature] of changes.features) chips.push([`layer ${layer} feature ${feature} is silent`, () => silence("features", layer, feature, false)]);
-  fill($("changes"), chips.map(([text, undo], n) => button(`${text} ×`, undo, {key: `chip${n}`, ariaLabel: `${text}: switch it on again`})));
+  for (const [layer, head] of changes.heads) chips.push([`layer ${layer} head ${head} is silent`,
+    () => silence("heads", layer, head, false)]);
+  for (const [layer, feature] of changes.features) chips.push([`layer ${layer} feature ${feature} is silent`,
+    () => silence("features", layer, feature, false)]);
+  fill($("changes"), chips.map(([text, undo], n) => button(`${text} ×`, undo,
+    {key: `chip${n}`, ariaLabel: `${text}: switch it on again`})));
   $("reset").hidden = plain(changes);
   $("pin").setAttribute("aria-pressed", String(Boolean(state.pinned)));
   $("pin").textContent = state.pinned ? "Unpin “before”" : "Pin as “before”";
@@ -677,8 +714,10 @@ function showVerdict() {
   const surprise = mean(now.surprise);
   if (before) {
     const q = chances(before.last, {temperature: 1, topK: 0, topP: 1}), old = best(q);
-    words.push(old === first ? `; before: ${percent(q[old])}).` : `); before it said ${named(old)} (${percent(q[old])}).`);
-    if (surprise === surprise && before.surprise.length) words.push(` The text surprises it by ${number(surprise, 2)} nats a piece, before by ${number(mean(before.surprise), 2)}.`);
+    words.push(old === first ? `; before: ${percent(q[old])}).`
+      : `); before it said ${named(old)} (${percent(q[old])}).`);
+    if (surprise === surprise
+      && before.surprise.length) words.push(` The text surprises it by ${number(surprise, 2)} nats a piece, before by ${number(mean(before.surprise), 2)}.`);
   } else {
     words.push(").");
     if (surprise === surprise) words.push(` The text itself surprises it by ${number(surprise, 2)} nats a piece (${number(Math.log(V), 2)} would be guessing).`);
@@ -691,11 +730,13 @@ function showVerdict() {
 function geometry() {
   const T = state.ids.length, room = $("rivers-scroll").clientWidth, narrow = room < 480;
   const words = tokenizer.kind === "bytes", left = narrow ? 44 : 96, right = narrow ? 66 : 128;
-  const each = Math.max(words ? 110 : narrow ? 54 : 84, (room - left - right - 14) / L), wide = words ? 0.38 * each : Math.max(14, Math.min(26, each * 0.2));
+  const each = Math.max(words ? 110 : narrow ? 54 : 84, (room - left - right - 14) / L),
+    wide = words ? 0.38 * each : Math.max(14, Math.min(26, each * 0.2));
   const high = T <= 14 ? 30 : T <= 26 ? 24 : T <= 44 ? 19 : 15, top = 24;
   const x = [left + wide / 2];
   for (let l = 0; l < L; l++) x.push(left + wide / 2 + each * (l + 0.65), left + wide / 2 + each * (l + 1));
-  return {T, wide, left, right, each, high, top, x, narrow, width: left + wide + each * L + right, height: top + high * T + 6, y: t => top + high * (t + 0.5)};
+  return {T, wide, left, right, each, high, top, x, narrow, width: left + wide + each * L + right,
+    height: top + high * T + 6, y: t => top + high * (t + 0.5)};
 }
 
 function canvasOf(canvas, width, height) {
@@ -710,12 +751,16 @@ function canvasOf(canvas, width, height) {
 }
 
 function showRivers() {
-  const {now, before, ids, at} = state, g = geometry(), {T, x, y, high, wide} = g, c = canvasOf($("rivers-canvas"), g.width, g.height);
-  const mono = `${Math.min(14, high - 4)}px ui-monospace, monospace`, most = Math.max(...now.lengths), stage = state.stage;
+  const {now, before, ids, at} = state, g = geometry(), {T, x, y, high, wide} = g,
+    c = canvasOf($("rivers-canvas"), g.width, g.height);
+  const mono = `${Math.min(14, high - 4)}px ui-monospace, monospace`, most = Math.max(...now.lengths),
+    stage = state.stage;
   const thick = (p, t) => Math.max(1.5, high * 0.55 * Math.sqrt(now.lengths[p * T + t] / most));
   // the step and the piece that are looked at
-  const [from, to] = stage < 1 ? [0, g.left] : stage === 1 ? [g.left, g.left + wide + 2] : stage === STAGES.length - 1 ? [x[2 * L] + wide / 2 + 2, g.width] :
-    stage % 2 ? [x[2 * at.layer + 1], x[2 * at.layer + 2] + wide / 2 + 2] : [x[2 * at.layer] + wide / 2, x[2 * at.layer + 1]];
+  const [from, to] = stage < 1 ? [0, g.left] : stage === 1 ? [g.left, g.left + wide + 2] : stage === STAGES.length - 1
+    ? [x[2 * L] + wide / 2 + 2, g.width] :
+    stage % 2 ? [x[2 * at.layer + 1], x[2 * at.layer + 2] + wide / 2 + 2]
+      : [x[2 * at.layer] + wide / 2, x[2 * at.layer + 1]];
   c.fillStyle = ink.soft;
   c.fillRect(from, 0, to - from, g.height);
   c.fillRect(0, y(at.query) - high / 2, g.width, high);
@@ -741,8 +786,10 @@ function showRivers() {
   // the bridges: who takes over from whom, and how much; the head that is looked at in colour, else all heads together
   for (let l = 0; l < L; l++) {
     const chosen = stage === 2 + 2 * l, gone = chosen && silent("heads", l, at.head);
-    const w = chosen ? now.weights.subarray(at.head * T * T, (at.head + 1) * T * T) : now.bridges.subarray(l * T * T, (l + 1) * T * T);
-    const a = x[2 * l] + wide / 2 + 1, b = x[2 * l + 1] - 2, middle = (a + b) / 2, paths = new Map();  // by share: one stroke for many
+    const w = chosen ? now.weights.subarray(at.head * T * T, (at.head + 1) * T * T)
+      : now.bridges.subarray(l * T * T, (l + 1) * T * T);
+    // by share: one stroke for many
+    const a = x[2 * l] + wide / 2 + 1, b = x[2 * l + 1] - 2, middle = (a + b) / 2, paths = new Map();
     for (let t = 0; t < T; t++) {
       const own = t === at.query;
       for (let s = 0; s < T; s++) {
@@ -770,7 +817,8 @@ function showRivers() {
   c.textAlign = "center";
   lens.rows.forEach((t, r) => {
     for (let l = 0; l <= L; l++) {
-      const n = l * lens.rows.length + r, good = lens.rank[n] === 1, near = lens.rank[n] <= 5, text = tokenizer.show(lens.top[n]);
+      const n = l * lens.rows.length + r, good = lens.rank[n] === 1, near = lens.rank[n] <= 5,
+        text = tokenizer.show(lens.top[n]);
       c.fillStyle = good ? ink.accent : near ? ink["accent-soft"] : ink.card;
       c.strokeStyle = ink.line;
       c.beginPath();
@@ -779,7 +827,7 @@ function showRivers() {
       c.lineWidth = 1;
       c.stroke();
       c.fillStyle = good ? ink["on-accent"] : ink.ink;
-      c.fillText(cut(text, Math.max(1, Math.floor(wide / (high * 0.45)) - 1)), x[2 * l] + 1, y(t) + 0.5);
+      c.fillText(cut(text, Math.max(1, Math.floor(wide / 8.6) - (wide > 30))), x[2 * l] + 1, y(t) + 0.5);
     }
   });
   for (let l = 0; l < L; l++) for (let t = 0; t < T; t++) {
@@ -804,10 +852,12 @@ function showRivers() {
   }
   c.textAlign = "left";
   lens.rows.forEach((t, r) => {
-    const n = L * lens.rows.length + r, m = before && before.lens.rows.length === lens.rows.length ? before.lens.top[n] : lens.top[n];
+    const n = L * lens.rows.length + r, m = before && before.lens.rows.length === lens.rows.length ? before.lens.top[n]
+      : lens.top[n];
     c.font = mono;
     c.fillStyle = m === lens.top[n] ? ink.ink : ink.was;
-    const text = (m === lens.top[n] ? "" : `${cut(tokenizer.show(m), 3)} → `) + cut(tokenizer.show(lens.top[n]), g.narrow ? 3 : 6);
+    const text = (m === lens.top[n] ? "" : `${cut(tokenizer.show(m), 3)} → `)
+      + cut(tokenizer.show(lens.top[n]), g.narrow ? 3 : 6);
     c.fillText(text, x[2 * L] + wide / 2 + 8, y(t) + 0.5);
     if (m === lens.top[n] || !g.narrow) {
       c.fillStyle = ink.quiet;
@@ -817,18 +867,22 @@ function showRivers() {
       c.textAlign = "left";
     }
   });
-  const q = at.query, last = L * lens.rows.length + lens.rows.indexOf(q), heard = l => now.heard[l * T + q], mlp = l => now.thought[l * T + q];
+  const q = at.query, last = L * lens.rows.length + lens.rows.indexOf(q), heard = l => now.heard[l * T + q],
+    mlp = l => now.thought[l * T + q];
   $("rivers-says").textContent = `${T} ${T === 1 ? "piece, a river" : "pieces, a river each"}. At ${place(q)} ` +
-    (stage > 1 && stage < STAGES.length - 1 ? `layer ${at.layer}'s attention adds a vector of length ${number(heard(at.layer), 1)}, its MLP one of ${number(mlp(at.layer), 1)}; ` : "") +
+    (stage > 1 && stage < STAGES.length - 1
+      ? `layer ${at.layer}'s attention adds a vector of length ${number(heard(at.layer), 1)}, its MLP one of ${number(mlp(at.layer), 1)}; ` : "") +
     `the stream grows from ${number(now.lengths[q], 1)} to ${number(now.lengths[2 * L * T + q], 1)} and says ${named(lens.top[last])} (${percent(lens.chance[last])})` +
     (q + 1 < T ? `; what comes next is ${named(ids[q + 1])}.` : ".");
 }
-const cut = (text, n) => { const signs = [...text]; return signs.length > n ? signs.slice(0, n).join("") + "…" : text; };
+const cut = (text, n) => [...text].length > n ? [...text].slice(0, n).join("") + "…" : text;
 
 /** Scroll the rivers, where they are wider than their room, so that the step that is looked at can be seen. */
 function showWhere() {
-  const {x} = geometry(), box = $("rivers-scroll"), at = state.stage < 2 ? 0 : state.stage === STAGES.length - 1 ? x[2 * L] : x[state.stage - 2];
-  if (at < box.scrollLeft + 100 || at > box.scrollLeft + box.clientWidth - 160) box.scrollLeft = at - box.clientWidth / 2;
+  const {x} = geometry(), box = $("rivers-scroll"), at = state.stage < 2 ? 0 : state.stage === STAGES.length - 1
+    ? x[2 * L] : x[state.stage - 2];
+  const seen = at - box.scrollLeft;
+  if (seen < 100 || seen > box.clientWidth - 160) box.scrollLeft = at - box.clientWidth / 2;
   state.scrolled = state.stage;
 }
 
@@ -850,7 +904,8 @@ function showStage() {
   $("on").disabled = stage === STAGES.length - 1;
   Object.assign($("query"), {max: ids.length - 1, value: at.query});
   $("query-is").textContent = named(ids[at.query]);
-  const kind = stage === 0 ? showPieces : stage === 1 ? showEmbedding : stage === STAGES.length - 1 ? showStream : stage % 2 ? showMLP : showAttention;
+  const kind = stage === 0 ? showPieces : stage === 1 ? showEmbedding : stage === STAGES.length - 1 ? showStream
+    : stage % 2 ? showMLP : showAttention;
   fill($("close"), kind());
 }
 
@@ -858,105 +913,164 @@ function showPieces() {
   const {ids, at, now} = state, q = at.query, id = ids[q], bytes = Array.from(tokenizer.bytes(id));
   const swap = to => { const other = [...ids]; [other[q], other[to]] = [other[to], other[q]]; rewrite(other, to); };
   return [
-    h("p", {}, `The text is cut into ${ids.length} pieces. The model has ${V.toLocaleString("en")} of them and knows each by its number only.`),
-    h("div.pieces", {role: "group", ariaLabel: "Pieces"}, ids.map((each, t) => h("button.piece", {type: "button", key: `piece${t}`, ariapressed: String(t === q), onclick: () => point({query: t})}, tokenizer.show(each)))),
-    h("p.says", {}, `Piece ${q} is ${named(id)}, number ${id}; as bytes ${bytes.map(b => b.toString(16).padStart(2, "0")).join(" ")}.`),
-    h("div.row", {}, button("← earlier", () => swap(q - 1), {disabled: !q, key: "earlier"}), button("later →", () => swap(q + 1), {disabled: q + 1 >= ids.length, key: "later"}),
-      button("take it out", () => rewrite(ids.filter((_, t) => t !== q), Math.max(0, q - 1)), {disabled: ids.length < 2, key: "out"})),
+    h("p", {},
+      `The text is cut into ${ids.length} pieces. The model has ${V.toLocaleString("en")} of them and knows each by its number only.`),
+    h("div.pieces", {role: "group", ariaLabel: "Pieces"}, ids.map((each, t) =>
+      h("button.piece", {type: "button", key: `piece${t}`, ariapressed: String(t === q),
+      onclick: () => point({query: t})}, tokenizer.show(each)))),
+    h("p.says", {},
+      `Piece ${q} is ${named(id)}, number ${id}; as bytes ${bytes.map(b => b.toString(16).padStart(2, "0")).join(" ")}.`),
+    h("div.row", {}, button("← earlier", () => swap(q - 1), {disabled: !q, key: "earlier"}),
+      button("later →", () => swap(q + 1), {disabled: q + 1 >= ids.length, key: "later"}),
+      button("take it out", () => rewrite(ids.filter((_, t) => t !== q), Math.max(0, q - 1)),
+        {disabled: ids.length < 2, key: "out"})),
     h("h3", {}, "Put another in its place"),
     h("p", {}, "These have the rows of the embedding that are most like its own:"),
-    h("div.pieces", {}, now.nearest.filter(other => other !== id).slice(0, 8).map(other => h("button.piece", {type: "button", key: `put${other}`, ariaLabel: `Put ${tokenizer.show(other)} in its place`,
+    h("div.pieces", {}, now.nearest.filter(other => other !== id).slice(0,
+      8).map(other => h("button.piece", {type: "button", key: `put${other}`,
+      ariaLabel: `Put ${tokenizer.show(other)} in its place`,
       onclick: () => rewrite(ids.map((each, t) => t === q ? other : each), q)}, tokenizer.show(other)))),
   ];
 }
 
 function showEmbedding() {
-  const {now, at, ids} = state, kind = config.position, added = (kind === "learned" || kind === "sinusoidal") && state.changes.order;
+  const {now, at, ids} = state, kind = config.position, added = (kind === "learned" || kind === "sinusoidal")
+    && state.changes.order;
   return [
-    h("p.says", {}, `${named(ids[at.query])} is row ${ids[at.query]} of the embedding, a table of ${V.toLocaleString("en")} rows of ${config.d_model} numbers that training has found. Looking the row up is all that happens.`),
+    h("p.says", {},
+      `${named(ids[at.query])} is row ${ids[at.query]} of the embedding, a table of ${V.toLocaleString("en")} rows of ${config.d_model} numbers that training has found. Looking the row up is all that happens.`),
     strip("Its row", now.embedding),
     added && strip(`Position ${at.query}, ${kind === "learned" ? "learned" : "sines and cosines"}`, now.position),
-    h("p.says", {}, added ? "The two are added; this is where the river begins:" : kind === "rotary" ? "Nothing is added for the position: later, each head turns its queries and keys by it. The river begins with the row:" : "Nothing says where the piece stands. The river begins with the row:"),
+    h("p.says", {}, added ? "The two are added; this is where the river begins:" : kind === "rotary"
+      ? "Nothing is added for the position: later, each head turns its queries and keys by it. The river begins with the row:" : "Nothing says where the piece stands. The river begins with the row:"),
     strip("The stream at its start", now.stream.subarray(0, config.d_model)),
     numbers({row: now.embedding, position: now.position, sum: now.stream.subarray(0, config.d_model)}),
   ];
 }
 
 function showAttention() {
-  const {now, before, at, ids, step, changes} = state, T = ids.length, {layer, head, query: i, key: j} = at, Dh = config.head_dim;
+  const {now, before, at, ids, step, changes} = state, T = ids.length, {layer, head, query: i, key: j} = at,
+    Dh = config.head_dim;
   const scaled = value => changes.scale ? value / Math.sqrt(Dh) : value, root = Math.sqrt(Dh).toFixed(2);
-  const w = seen => { const n = Math.sqrt(seen.scores.length); return seen.weights.subarray(head * n * n, (head + 1) * n * n); };
-  const sees = (a, b) => !config.causal || !changes.mask || b <= a && (!config.sliding_window || b > a - config.sliding_window);
-  const pair = `${place(i)} and ${place(j)}`, raw = now.scores[i * T + j], share = w(now)[i * T + j], off = silent("heads", layer, head);
+  const w = seen => { const n = Math.sqrt(seen.scores.length);
+    return seen.weights.subarray(head * n * n, (head + 1) * n * n); };
+  const sees = (a, b) => !config.causal || !changes.mask || b <= a
+    && (!config.sliding_window || b > a - config.sliding_window);
+  const pair = `${place(i)} and ${place(j)}`, raw = now.scores[i * T + j], share = w(now)[i * T + j],
+    off = silent("heads", layer, head);
   const matrix = seen => {
     const n = Math.sqrt(seen.scores.length);
-    return step < 2 ? seen.scores : step === 2 ? seen.scores.map(scaled) : step === 3 ? seen.scores.map((value, at) => sees(Math.floor(at / n), at % n) ? scaled(value) : -Infinity) : w(seen);
+    return step < 2 ? seen.scores : step === 2 ? seen.scores.map(scaled) : step === 3
+      ? seen.scores.map((value, at) => sees(Math.floor(at / n), at % n) ? scaled(value) : -Infinity) : w(seen);
   };
   const body = [];
-  body.push(h("div.heads", {role: "group", ariaLabel: `Heads of layer ${layer}`}, Array.from({length: H}, (_, n) => h("div.head", {},
-    h("button.look.plain", {type: "button", key: `head${n}`, ariapressed: String(n === head), ariaLabel: `Head ${n}${n === head ? ", looked at" : ""}`, onclick: () => point({head: n})},
+  body.push(h("div.heads", {role: "group", ariaLabel: `Heads of layer ${layer}`},
+    Array.from({length: H}, (_, n) => h("div.head", {},
+    h("button.look.plain", {type: "button", key: `head${n}`, ariapressed: String(n === head),
+      ariaLabel: `Head ${n}${n === head ? ", looked at" : ""}`, onclick: () => point({head: n})},
       pixels(h("canvas.pixels"), now.weights.subarray(n * T * T, (n + 1) * T * T), T, 1)),
-    h("label", {}, h("input", {type: "checkbox", checked: !silent("heads", layer, n), key: `on${n}`, ariaLabel: `Head ${n} speaks`, onchange: () => silence("heads", layer, n)}), ` head ${n}`)))));
-  body.push(h("div.steps", {role: "group", ariaLabel: "Steps of attention"}, STEPS.map((name, n) => h("button.plain", {type: "button", key: `step${n}`, ariapressed: String(n === step), onclick: () => { state.step = n; update(); }}, name))));
-  body.push(h("p.says", {}, `Query ${place(i)} looks at key `, h("input", {type: "number", min: 0, max: T - 1, value: j, key: "key", ariaLabel: "the key's place",
+    h("label", {}, h("input", {type: "checkbox", checked: !silent("heads", layer, n), key: `on${n}`,
+      ariaLabel: `Head ${n} speaks`, onchange: () => silence("heads", layer, n)}), ` head ${n}`)))));
+  body.push(h("div.steps", {role: "group", ariaLabel: "Steps of attention"},
+    STEPS.map((name, n) => h("button.plain", {type: "button", key: `step${n}`, ariapressed: String(n === step),
+    onclick: () => { state.step = n; update(); }}, name))));
+  body.push(h("p.says", {}, `Query ${place(i)} looks at key `,
+    h("input", {type: "number", min: 0, max: T - 1, value: j, key: "key", ariaLabel: "the key's place",
     oninput: event => event.target.value !== "" && point({key: Number(event.target.value)})}), ` ${named(ids[j])}`));
   const D = config.d_model, from = now.stream.subarray(2 * layer * D, (2 * layer + 1) * D);
   if (step === 0) {
     const rms = Math.sqrt(from.reduce((a, b) => a + b * b, 0) / D);
-    body.push(h("p.sum", {}, config.norm === "rms" ? `RMSNorm divides the stream by its root mean square, ${number(rms)}, and stretches each number.` : `LayerNorm takes off the mean, ${number(mean(from))}, divides by the deviation, and stretches and shifts each number.`),
-      strip(`The stream at ${place(i)}`, from), strip("What attention reads", now.norm1), numbers({stream: from, normed: now.norm1}));
+    body.push(h("p.sum", {},
+      config.norm === "rms"
+      ? `RMSNorm divides the stream by its root mean square, ${number(rms)}, and stretches each number.`
+      : `LayerNorm takes off the mean, ${number(mean(from))}, divides by the deviation, and stretches and shifts each number.`),
+      strip(`The stream at ${place(i)}`, from), strip("What attention reads", now.norm1),
+        numbers({stream: from, normed: now.norm1}));
     return body;
   }
-  const products = now.q.map((value, d) => value * now.k[d]), row_ = w(now).subarray(i * T, (i + 1) * T), exponent = t => sees(i, t) ? Math.exp(scaled(now.scores[i * T + t])) : 0;
+  const products = now.q.map((value, d) => value * now.k[d]), row_ = w(now).subarray(i * T, (i + 1) * T),
+    exponent = t => sees(i, t) ? Math.exp(scaled(now.scores[i * T + t])) : 0;
   const arithmetic = [
-    [h("p.sum", {}, `q·k: ${Dh} products, added up: `, h("b", {}, number(raw)), `. The largest: number ${best(products.map(Math.abs))}, ${number(now.q[best(products.map(Math.abs))])} × ${number(now.k[best(products.map(Math.abs))])}.`),
-      strip(`q, what ${place(i)} asks for`, now.q), strip(`k, what ${place(j)} offers`, now.k), strip("The products", products), numbers({q: now.q, k: now.k, product: products})],
-    [h("p.sum", {}, changes.scale ? `${number(raw)} ÷ √${Dh} = ${number(raw)} ÷ ${root} = ` : "The scale is off, so it stays ", h("b", {}, number(scaled(raw))), changes.scale ? ". A sum of many products is large; without this the softmax would see only the largest." : ".")],
-    [h("p.sum", {}, sees(i, j) ? `${place(j)} ${j === i ? "is the piece itself" : j < i ? "comes earlier" : "comes later, but the mask is off"}: it may be looked at, the score stays ` : `${place(j)} ${j > i ? "comes later" : "is too far back"} and may not be looked at: the score becomes `, h("b", {}, sees(i, j) ? number(scaled(raw)) : "−∞"), ".")],
-    [h("p.sum", {}, sees(i, j) ? `e^${number(scaled(raw))} = ${number(exponent(j))}; all of the row together ${number(ids.reduce((sum, _, t) => sum + exponent(t), 0))}; the share is ` : "e^−∞ = 0: the share is ", h("b", {}, percent(share)), `. All shares of ${place(i)} add up to 100 %.`),
-      strip(`How ${place(i)} shares its attention`, row_, 1), numbers({score: now.scores.subarray(i * T, (i + 1) * T).map(scaled), share: row_})],
-    [h("p.sum", {}, off ? h("span.off", {}, "This head is silent: whatever it looks at, nothing is mixed.") : `${percent(share)} of the value of ${place(j)} goes in, and so on for all; through the output matrix the mixture adds a vector of length ${number(magnitude(now.written), 2)} to the river.`),
-      strip(`v, what ${place(j)} gives`, now.v), strip("The mixture of all values", now.mixture), strip("What this head adds to the stream", now.written), numbers({v: now.v, mixture: now.mixture})],
+    [h("p.sum", {}, `q·k: ${Dh} products, added up: `, h("b", {}, number(raw)),
+      `. The largest: number ${best(products.map(Math.abs))}, ${number(now.q[best(products.map(Math.abs))])} × ${number(now.k[best(products.map(Math.abs))])}.`),
+      strip(`q, what ${place(i)} asks for`, now.q), strip(`k, what ${place(j)} offers`, now.k),
+        strip("The products", products), numbers({q: now.q, k: now.k, product: products})],
+    [h("p.sum", {}, changes.scale ? `${number(raw)} ÷ √${Dh} = ${number(raw)} ÷ ${root} = `
+      : "The scale is off, so it stays ", h("b", {}, number(scaled(raw))),
+      changes.scale ? ". A sum of many products is large; without this the softmax would see only the largest." : ".")],
+    [h("p.sum", {},
+      sees(i, j)
+      ? `${place(j)} ${j === i ? "is the piece itself" : j < i ? "comes earlier" : "comes later, but the mask is off"}: it may be looked at, the score stays ` : `${place(j)} ${j > i ? "comes later" : "is too far back"} and may not be looked at: the score becomes `, h("b", {}, sees(i, j) ? number(scaled(raw)) : "−∞"), ".")],
+    [h("p.sum", {},
+      sees(i, j)
+      ? `e^${number(scaled(raw))} = ${number(exponent(j))}; all of the row together ${number(ids.reduce((sum, _, t) => sum + exponent(t), 0))}; the share is ` : "e^−∞ = 0: the share is ", h("b", {}, percent(share)), `. All shares of ${place(i)} add up to 100 %.`),
+      strip(`How ${place(i)} shares its attention`, row_, 1), numbers({score: now.scores.subarray(i * T,
+        (i + 1) * T).map(scaled), share: row_})],
+    [h("p.sum", {}, off ? h("span.off", {}, "This head is silent: whatever it looks at, nothing is mixed.")
+      : `${percent(share)} of the value of ${place(j)} goes in, and so on for all; through the output matrix the mixture adds a vector of length ${number(magnitude(now.written), 2)} to the river.`),
+      strip(`v, what ${place(j)} gives`, now.v), strip("The mixture of all values", now.mixture),
+        strip("What this head adds to the stream", now.written), numbers({v: now.v, mixture: now.mixture})],
   ][step - 1];
   const picture = (title, x, n, most) => {
-    const spot = h("i"), line = h("i.line"), frame = h("div.map", {tabIndex: 0, key: `map${title}`, role: "group", ariaLabel: `${title}: arrow keys choose the query and the key`},
-      pixels(h("canvas.pixels", {role: "img", ariaLabel: `${title} of head ${head} in layer ${layer}`}), x, n, most), line, spot);
-    Object.assign(spot.style, {left: `${100 * Math.min(j, n - 1) / n}%`, top: `${100 * Math.min(i, n - 1) / n}%`, width: `${100 / n}%`, height: `${100 / n}%`});
+    const spot = h("i"), line = h("i.line"), frame = h("div.map",
+      {tabIndex: 0, key: `map${title}`, role: "group", ariaLabel: `${title}: arrow keys choose the query and the key`},
+      pixels(h("canvas.pixels", {role: "img", ariaLabel: `${title} of head ${head} in layer ${layer}`}), x, n, most),
+        line, spot);
+    Object.assign(spot.style, {left: `${100 * Math.min(j, n - 1) / n}%`, top: `${100 * Math.min(i, n - 1) / n}%`,
+      width: `${100 / n}%`, height: `${100 / n}%`});
     Object.assign(line.style, {left: 0, right: 0, top: `${100 * Math.min(i, n - 1) / n}%`, height: `${100 / n}%`});
     const pick = event => {
       const box = frame.getBoundingClientRect();
-      point({query: Math.floor((event.clientY - box.top) / box.height * n), key: Math.floor((event.clientX - box.left) / box.width * n)});
+      point({query: Math.floor((event.clientY - box.top) / box.height * n),
+        key: Math.floor((event.clientX - box.left) / box.width * n)});
     };
     frame.addEventListener("pointerdown", pick);
     frame.addEventListener("pointermove", event => event.buttons && pick(event));
     frame.addEventListener("keydown", event => {
-      const by = {ArrowUp: {query: i - 1}, ArrowDown: {query: i + 1}, ArrowLeft: {key: j - 1}, ArrowRight: {key: j + 1}}[event.key];
+      const by = {ArrowUp: {query: i - 1}, ArrowDown: {query: i + 1}, ArrowLeft: {key: j - 1},
+        ArrowRight: {key: j + 1}}[event.key];
       if (by) { event.preventDefault(); point(by); }
     });
     return h("figure", {}, h("figcaption", {}, title), frame);
   };
-  const peak = x => { let most = 0; for (const value of x) if (value !== -Infinity && Math.abs(value) > most) most = Math.abs(value); return most; };
-  const x = matrix(now), old = before && matrix(before), most = step > 3 ? 1 : Math.max(peak(x), old ? peak(old) : 0), title = ["", "q·k", "scaled", "masked", "shares", "shares"][step];
+  const peak = x => { let most = 0; for (const value of x) if (value !== -Infinity
+    && Math.abs(value) > most) most = Math.abs(value); return most; };
+  const x = matrix(now), old = before && matrix(before), most = step > 3 ? 1 : Math.max(peak(x), old ? peak(old) : 0),
+    title = ["", "q·k", "scaled", "masked", "shares", "shares"][step];
   const same = old && old.length === x.length && old.every((value, n) => value === x[n]);
-  body.push(h("div.maps", {}, old && !same && picture(`${title} before`, old, Math.sqrt(old.length), most), picture(old && !same ? `${title} now` : title, x, T, most),
-    old && old.length === x.length && (same ? h("p.was", {}, "Before and now are the same here.") : picture("now − before", x.map((value, n) => value === old[n] ? 0 : value - old[n]), T, step > 3 ? 1 : 0))));
-  const order = Array.from(row_.keys()).sort((a, b) => row_[b] - row_[a]), looks = order.slice(0, 3).filter(t => row_[t] > 0.01).map(t => `${place(t)} ${percent(row_[t])}`);
-  body.push(h("p.says", {}, `Rows ask, columns are asked; ${step > 3 ? "blue is the share" : "blue is above zero, orange below"}. Layer ${layer}, head ${head}: ${place(i)} looks at ${looks.join(", ")}.`),
-    off && step < 5 && h("p.off", {}, "This head is silent: it looks, but nothing of what it sees is passed on."), ...arithmetic);
+  body.push(h("div.maps", {}, old && !same && picture(`${title} before`, old, Math.sqrt(old.length), most),
+    picture(old && !same ? `${title} now` : title, x, T, most),
+    old && old.length === x.length && (same ? h("p.was", {}, "Before and now are the same here.")
+      : picture("now − before", x.map((value, n) => value === old[n] ? 0 : value - old[n]), T, step > 3 ? 1 : 0))));
+  const order = Array.from(row_.keys()).sort((a, b) => row_[b] - row_[a]),
+    looks = order.slice(0, 3).filter(t => row_[t] > 0.01).map(t => `${place(t)} ${percent(row_[t])}`);
+  body.push(h("p.says", {},
+    `Rows ask, columns are asked; ${step > 3 ? "blue is the share" : "blue is above zero, orange below"}. Layer ${layer}, head ${head}: ${place(i)} looks at ${looks.join(", ")}.`),
+    off && step < 5 && h("p.off", {}, "This head is silent: it looks, but nothing of what it sees is passed on."),
+      ...arithmetic);
   return body;
 }
 
 function showMLP() {
-  const {now, before, at, ids} = state, {layer, query: q} = at, {index, act, over, promotes} = now.features, T = ids.length;
-  const most = Math.max(...act.map(Math.abs), 1e-9), n = promotes.length / index.length, mine = state.changes.features.filter(each => each[0] === layer && !Array.from(index).includes(each[1]));
-  const promoted = r => (Array.isArray(promotes[r]) ? promotes[r] : Array.from(promotes.slice(r * n, (r + 1) * n))).map(id => tokenizer.show(id));
+  const {now, before, at, ids} = state, {layer, query: q} = at, {index, act, over, promotes} = now.features,
+    T = ids.length;
+  const most = Math.max(...act.map(Math.abs), 1e-9), n = promotes.length / index.length,
+    mine = state.changes.features.filter(each => each[0] === layer && !Array.from(index).includes(each[1]));
+  const promoted = r => (Array.isArray(promotes[r]) ? promotes[r]
+    : Array.from(promotes.slice(r * n, (r + 1) * n))).map(id => tokenizer.show(id));
   return [
-    h("p.says", {}, `Attention has spoken; now each river thinks for itself. The MLP of layer ${layer} has ${config.d_ff} features. At ${place(q)} it adds a vector of length ${number(magnitude(now.mlp), 2)}; ${index.length} features write most of it.`),
-    h("div.scroll", {tabIndex: 0, role: "region", ariaLabel: "The strongest features"}, h("table", {}, h("tr", {}, ["on", "feature", "fires", "over the text", "makes likelier"].map(name => h("th", {scope: "col"}, name))),
+    h("p.says", {},
+      `Attention has spoken; now each river thinks for itself. The MLP of layer ${layer} has ${config.d_ff} features. At ${place(q)} it adds a vector of length ${number(magnitude(now.mlp), 2)}; ${index.length} features write most of it.`),
+    h("div.scroll", {tabIndex: 0, role: "region", ariaLabel: "The strongest features"},
+      h("table", {}, h("tr", {}, ["on", "feature", "fires", "over the text",
+      "makes likelier"].map(name => h("th", {scope: "col"}, name))),
       Array.from(index, (f, r) => h("tr", {},
-        h("td", {}, h("input", {type: "checkbox", checked: !silent("features", layer, f), key: `feature${f}`, ariaLabel: `Feature ${f} speaks`, onchange: () => silence("features", layer, f)})),
+        h("td", {}, h("input", {type: "checkbox", checked: !silent("features", layer, f), key: `feature${f}`,
+          ariaLabel: `Feature ${f} speaks`, onchange: () => silence("features", layer, f)})),
         h("td", {}, f), h("td", {}, level(Math.abs(act[r]) / most, null, act[r] < 0 ? ".low" : ""), number(act[r], 2)),
-        h("td", {}, pixels(h("canvas.pixels.strip", {role: "img", ariaLabel: `Feature ${f} over the ${T} pieces; most at ${place(best(rowOf(over, r, T)))}`}), rowOf(over, r, T), T, 0, ink.soft3)),
+        h("td", {}, pixels(h("canvas.pixels.strip", {role: "img",
+          ariaLabel: `Feature ${f} over the ${T} pieces; most at ${place(best(rowOf(over, r, T)))}`}),
+          rowOf(over, r, T), T, 0, ink.soft3)),
         h("td", {}, promoted(r).map(text => [h("code", {}, text), " "])))))),
     mine.length ? h("p", {}, `Silent besides: ${mine.map(each => each[1]).join(", ")}.`) : null,
     h("p", {}, "A box unticked keeps that feature at 0, everywhere in the text. Orange is below zero."),
@@ -967,14 +1081,26 @@ function showMLP() {
 const rowOf = (x, r, T) => Array.isArray(x) ? x[r] : x.subarray(r * T, (r + 1) * T);
 
 function showStream() {
-  const {now, before, at, ids} = state, {lens} = now, T = ids.length, q = at.query, R = lens.rows.length, r = lens.rows.indexOf(q), most = Math.max(...now.lengths);
-  const old = before?.lens.rows.includes(q) ? before : null, was = p => old && old.lens.top[p * old.lens.rows.length + old.lens.rows.indexOf(q)];
+  const {now, before, at, ids} = state, {lens} = now, T = ids.length, q = at.query, R = lens.rows.length,
+    r = lens.rows.indexOf(q), most = Math.max(...now.lengths);
+  const old = before?.lens.rows.includes(q) ? before : null, was = p => old
+    && old.lens.top[p * old.lens.rows.length + old.lens.rows.indexOf(q)];
   return [
-    h("p.says", {}, q + 1 < T ? `After ${place(q)} really comes ${named(ids[q + 1])}. Read early, the stream would have said:` : `${place(q)} is the last piece; in the end the model says ${named(lens.target[r])}. Read early, the stream would have said:`),
-    h("table", {}, h("tr", {}, ["read after", "its length", "", "would say", "chance", `place of ${named(lens.target[r])}`].map((name, n) => h(n === 2 || n > 3 ? "th.number" : "th", {scope: "col"}, name))),
-      Array.from({length: L + 1}, (_, p) => { const n = p * R + r, size = now.lengths[2 * p * T + q]; return h("tr", {}, h("td", {}, p ? `layer ${p - 1}` : "embedding"), h("td", {}, level(size / most, old ? old.lengths[2 * p * T + q] / most : null)), h("td.number", {}, number(size, 1)),
-        h("td", {}, old && was(p) !== lens.top[n] && [h("code.was", {}, tokenizer.show(was(p))), " → "], h("code", {}, tokenizer.show(lens.top[n]))), h("td.number", {}, percent(lens.chance[n])), h("td.number", {}, lens.rank[n])); })),
-    h("p", {}, "To read early is to take the stream as it is, through the last norm and the output head (the logit lens)."),
+    h("p.says", {},
+      q + 1 < T ? `After ${place(q)} really comes ${named(ids[q + 1])}. Read early, the stream would have said:`
+      : `${place(q)} is the last piece; in the end the model says ${named(lens.target[r])}. Read early, the stream would have said:`),
+    h("table", {}, h("tr", {}, ["read after", "its length", "", "would say", "chance",
+      `place of ${named(lens.target[r])}`].map((name, n) => h(n === 2 || n > 3 ? "th.number" : "th", {scope: "col"},
+      name))),
+      Array.from({length: L + 1}, (_, p) => { const n = p * R + r, size = now.lengths[2 * p * T + q];
+        return h("tr", {}, h("td", {}, p ? `layer ${p - 1}` : "embedding"),
+        h("td", {}, level(size / most, old ? old.lengths[2 * p * T + q] / most : null)),
+        h("td.number", {}, number(size, 1)),
+        h("td", {}, old && was(p) !== lens.top[n] && [h("code.was", {}, tokenizer.show(was(p))), " → "],
+          h("code", {}, tokenizer.show(lens.top[n]))), h("td.number", {}, percent(lens.chance[n])),
+          h("td.number", {}, lens.rank[n])); })),
+    h("p", {},
+      "To read early is to take the stream as it is, through the last norm and the output head (the logit lens)."),
     strip("The stream at its end", now.stream.subarray(2 * L * config.d_model)),
   ];
 }
@@ -982,13 +1108,19 @@ function showStream() {
 // ---- What comes next -------------------------------------------------------------------------------------------------
 
 function showNext() {
-  const {now, before, dials, at, ids} = state, T = ids.length, p = chances(now.logits, dials), plainly = chances(now.logits, {temperature: 1, topK: 0, topP: 1});
-  const old = before && chances(before.logits, before.dials), u = chance(dials.seed, state.dropped + at.query + 1), drawn = draw(p, u);
-  const first = greatest(plainly, 9), shown = [...new Set([...first, ...(old ? greatest(old, 3) : []), drawn])], most = Math.max(...shown.map(v => Math.max(p[v], old ? old[v] : 0)));
+  const {now, before, dials, at, ids} = state, T = ids.length, p = chances(now.logits, dials),
+    plainly = chances(now.logits, {temperature: 1, topK: 0, topP: 1});
+  const old = before && chances(before.logits, before.dials), u = chance(dials.seed, state.dropped + at.query + 1),
+    drawn = draw(p, u);
+  const first = greatest(plainly, 9), shown = [...new Set([...first, ...(old ? greatest(old, 3) : []), drawn])],
+    most = Math.max(...shown.map(v => Math.max(p[v], old ? old[v] : 0)));
   const left = p.reduce((count, value) => count + (value > 0), 0);
-  fill($("bars"), h("table", {}, h("tr", {}, ["piece", "score", "", "chance", ...(old ? ["before"] : [])].map((name, n) => h(n === 1 || n > 2 ? "th.number" : "th", {scope: "col"}, name))),
-    shown.map(v => h(v === drawn ? "tr.here" : "tr", {}, h("td", {}, h("code", {}, tokenizer.show(v))), h("td.number", {}, number(now.logits[v], 2)), h("td", {}, level(p[v] / most, old ? old[v] / most : null)),
-      h("td.number", {}, p[v] ? percent(p[v]) : "cut"), old && h("td.number.was", {}, percent(old[v]))))), needle(p, u, drawn));
+  fill($("bars"), h("table", {}, h("tr", {}, ["piece", "score", "", "chance",
+    ...(old ? ["before"] : [])].map((name, n) => h(n === 1 || n > 2 ? "th.number" : "th", {scope: "col"}, name))),
+    shown.map(v => h(v === drawn ? "tr.here" : "tr", {}, h("td", {}, h("code", {}, tokenizer.show(v))),
+      h("td.number", {}, number(now.logits[v], 2)), h("td", {}, level(p[v] / most, old ? old[v] / most : null)),
+      h("td.number", {}, p[v] ? percent(p[v]) : "cut"), old && h("td.number.was", {}, percent(old[v]))))),
+        needle(p, u, drawn));
   $("next-says").textContent = `After ${place(at.query)}: of ${V.toLocaleString("en")} pieces ${left === V ? "all" : left} may be drawn. The seed gives ${number(u, 3)}, and so ${named(drawn)} (${percent(p[drawn])})` +
     (at.query + 1 < T ? `; in the text comes ${named(ids[at.query + 1])} (${percent(p[ids[at.query + 1]])}).` : ".");
   $("temperature-is").textContent = dials.temperature ? dials.temperature.toFixed(2) : "0: the likeliest";
@@ -998,7 +1130,10 @@ function showNext() {
 
 /** All chances on one line, the likeliest first, and the number that was drawn as a needle in it. */
 function needle(p, u, drawn) {
-  const made = h("div.needle", {role: "img", ariaLabel: `The chances side by side; the needle at ${number(u, 3)} falls on ${tokenizer.show(drawn)}`}), pin = h("i");
+  const made = h("div.needle",
+    {role: "img",
+    ariaLabel: `The chances side by side; the needle at ${number(u, 3)} falls on ${tokenizer.show(drawn)}`}),
+    pin = h("i");
   for (const v of greatest(p, 12)) {
     if (p[v] < 0.004) break;
     const part = h(v === drawn ? "span.drawn" : "span", {}, p[v] > 0.035 ? tokenizer.show(v) : "");
@@ -1013,7 +1148,8 @@ function needle(p, u, drawn) {
 // ---- Questions that score themselves (questions.json says what is asked) ---------------------------------------------
 
 const done = new Set();
-const lossOf = async (ids, changes, from = 0) => mean((await see(ids, changes, {layer: 0, head: 0, query: 0, key: 0})).surprise.subarray(from));
+const lossOf = async (ids, changes, from = 0) => mean((await see(ids, changes,
+  {layer: 0, head: 0, query: 0, key: 0})).surprise.subarray(from));
 const everyHead = Array.from({length: L * H}, (_, n) => [Math.floor(n / H), n % H]);
 
 /** The fewest heads (found one at a time) after whose silence loss(heads) is at least as much as wanted. */
@@ -1036,7 +1172,8 @@ const QUESTIONS = {
   /** Turn the temperature until the likeliest piece has a given chance. */
   async sure({from, to}) {
     const p = chances(state.now.last, {...state.dials, topK: 0, topP: 1}), most = p[best(p)];
-    return {good: most >= from && most <= to, says: `The likeliest now has ${percent(most)}; wanted are ${percent(from)} to ${percent(to)}.`};
+    return {good: most >= from && most <= to,
+      says: `The likeliest now has ${percent(most)}; wanted are ${percent(from)} to ${percent(to)}.`};
   },
   /** The head that is looked at: how much of its attention goes one piece back, beside the best head's. */
   async back() {
@@ -1044,10 +1181,13 @@ const QUESTIONS = {
     const {ids, at} = state, T = ids.length, shares = [];
     for (let l = 0; l < L; l++) {
       const {weights} = await see(ids, PLAIN, {...at, layer: l});
-      for (let n = 0; n < H; n++) shares.push(mean(Array.from({length: T - 1}, (_, t) => weights[(n * T + t + 1) * T + t])));
+      for (let n = 0; n < H; n++) shares.push(mean(Array.from({length: T - 1},
+        (_, t) => weights[(n * T + t + 1) * T + t])));
     }
     const mine = shares[at.layer * H + at.head], most = shares[best(shares)], good = mine >= 0.9 * most;
-    return {good, says: `Layer ${at.layer} head ${at.head} gives ${percent(mine)} of its attention to the piece just before; ` + (good ? `${mine === most ? "no other gives more" : "hardly any gives more"}${most < 0.3 ? ", though in this model and text none does so strongly" : ""}.` : "another head gives more. Look at the shares of each: a bright line just beside the diagonal.")};
+    return {good,
+      says: `Layer ${at.layer} head ${at.head} gives ${percent(mine)} of its attention to the piece just before; `
+      + (good ? `${mine === most ? "no other gives more" : "hardly any gives more"}${most < 0.3 ? ", though in this model and text none does so strongly" : ""}.` : "another head gives more. Look at the shares of each: a bright line just beside the diagonal.")};
   },
   /** One piece changed, as far from the end as possible, that changes the likeliest next piece. */
   async far() {
@@ -1055,46 +1195,61 @@ const QUESTIONS = {
     if (!was) return {says: "Pin the text as it is first, then change one piece of it."};
     if (was.ids.length !== state.ids.length) return {says: "Now the text is longer or shorter. Change one piece for another."};
     const other = state.ids.map((id, t) => id === was.ids[t] ? -1 : t).filter(t => t >= 0);
-    if (other.length !== 1) return {says: other.length ? `${other.length} pieces differ; one only.` : "Nothing differs yet."};
-    const then = await see(was.ids, PLAIN, {...state.at, query: 0, key: 0}), now = await see(state.ids, PLAIN, {...state.at, query: 0, key: 0});
+    if (other.length !== 1) return {says: other.length ? `${other.length} pieces differ; one only.`
+      : "Nothing differs yet."};
+    const then = await see(was.ids, PLAIN, {...state.at, query: 0, key: 0}),
+      now = await see(state.ids, PLAIN, {...state.at, query: 0, key: 0});
     const far = state.ids.length - 1 - other[0], good = best(then.last) !== best(now.last);
-    return {good: good && far > 1, says: good ? `The next piece was ${named(best(then.last))} and is ${named(best(now.last))}, by a piece ${far} back from the end.${far > 1 ? " Further?" : " Go further back."}` : `Still ${named(best(now.last))}. Try another piece, or another in its place.`};
+    return {good: good && far > 1,
+      says: good
+      ? `The next piece was ${named(best(then.last))} and is ${named(best(now.last))}, by a piece ${far} back from the end.${far > 1 ? " Further?" : " Go further back."}` : `Still ${named(best(now.last))}. Try another piece, or another in its place.`};
   },
   /** Silence the one feature that takes most from the likeliest next piece. */
   async feature() {
     const {features} = state.changes;
-    if (features.length !== 1) return {says: features.length ? "One feature only: switch the others on again." : "Go to an MLP at the last piece and untick one feature."};
-    const query = state.ids.length - 1, plainly = await see(state.ids, PLAIN, {...state.at, query}), first = best(plainly.last), logP = seen => seen.last[first] - logSum(seen.last);
-    const fall = async each => logP(plainly) - logP(await see(state.ids, {...PLAIN, features: [each]}, {...state.at, query}));
+    if (features.length !== 1) return {says: features.length ? "One feature only: switch the others on again."
+      : "Go to an MLP at the last piece and untick one feature."};
+    const query = state.ids.length - 1, plainly = await see(state.ids, PLAIN, {...state.at, query}),
+      first = best(plainly.last), logP = seen => seen.last[first] - logSum(seen.last);
+    const fall = async each => logP(plainly) - logP(await see(state.ids, {...PLAIN, features: [each]},
+      {...state.at, query}));
     const mine = await fall(features[0]);
     let most = [-Infinity];
     for (let l = 0; l < L; l++) {
       const {features: strong} = await see(state.ids, PLAIN, {...state.at, layer: l, query});
-      for (const f of Array.from(strong.index).slice(0, 8)) { const here = await fall([l, f]); if (here > most[0]) most = [here, l, f]; }
+      for (const f of Array.from(strong.index).slice(0, 8)) { const here = await fall([l, f]);
+        if (here > most[0]) most = [here, l, f]; }
     }
     const good = mine >= 0.7 * most[0];
-    return {good, says: `Without it ${named(first)} is ${number(Math.exp(mine), 2)} times less likely. ` + (good ? "None of the strongest does much more." : `There is one whose loss costs a factor of ${number(Math.exp(most[0]), 2)}, in layer ${most[1]}.`)};
+    return {good, says: `Without it ${named(first)} is ${number(Math.exp(mine), 2)} times less likely. `
+      + (good ? "None of the strongest does much more."
+      : `There is one whose loss costs a factor of ${number(Math.exp(most[0]), 2)}, in layer ${most[1]}.`)};
   },
   /** Silence few heads, so that the text surprises the model half as much again as it would with all heads silent. */
   async forget() {
     if (state.ids.length < 12) return {says: "Type at least a dozen pieces first."};
     const loss = heads => lossOf(state.ids, {...PLAIN, heads}), {heads} = state.changes;
-    const whole = await loss([]), none = await loss(everyHead), now = await loss(heads), share = (now - whole) / (none - whole);
+    const whole = await loss([]), none = await loss(everyHead), now = await loss(heads),
+      share = (now - whole) / (none - whole);
     if (none - whole < 0.05) return {says: "On this text its heads help it little: with all of them silent it is hardly more surprised. Take another text."};
     if (share < 0.5) return {says: `${heads.length ? `${heads.length} silent: ` : ""}${percent(Math.max(0, share))} of what its attention knows is gone (surprise ${number(whole, 2)}, now ${number(now, 2)}, without any head ${number(none, 2)}). Get to half.`};
     const few = await fewest(loss, whole + (none - whole) / 2), good = !few || heads.length <= few.length;
-    return {good, says: `${percent(share)} is gone with ${heads.length} of ${L * H} heads silent. ` + (good ? "It takes no fewer, as far as we can find." : `${few.length} would do.`)};
+    return {good, says: `${percent(share)} is gone with ${heads.length} of ${L * H} heads silent. `
+      + (good ? "It takes no fewer, as far as we can find." : `${few.length} would do.`)};
   },
   /** A text that comes twice: silence heads until the second time surprises as much as the first. */
   async copy() {
     const {ids} = state, n = Math.floor(ids.length / 2);
-    if (n < 5 || !ids.slice(0, n).every((id, t) => id === ids[t + n])) return {says: "Lay out a text that comes twice, by the button."};
+    if (n < 5 || !ids.slice(0, n).every((id, t) => id === ids[t
+      + n])) return {says: "Lay out a text that comes twice, by the button."};
     const loss = heads => lossOf(ids, {...PLAIN, heads}, n), {heads} = state.changes;
-    const first = mean((await see(ids, PLAIN, {...state.at, query: 0, key: 0})).surprise.subarray(0, n - 1)), whole = await loss([]), now = await loss(heads), gain = first - whole;
+    const first = mean((await see(ids, PLAIN, {...state.at, query: 0, key: 0})).surprise.subarray(0, n - 1)),
+      whole = await loss([]), now = await loss(heads), gain = first - whole;
     if (gain < 0.5) return {says: `This model hardly copies: the first time each piece costs it ${number(first, 2)} nats, the second ${number(whole, 2)}. Nothing here to break; larger or longer-trained models do copy.`};
     if (first - now > gain / 2) return {says: `The first time costs ${number(first, 2)} nats a piece, the second ${number(now, 2)}. Silence heads until more than half of that difference is gone.`};
     const few = await fewest(loss, first - gain / 2), good = !few || heads.length <= few.length;
-    return {good, says: `Broken with ${heads.length}: the second time now costs ${number(now, 2)} nats, the first ${number(first, 2)}. ` + (good ? "It takes no fewer, as far as we can find." : `${few.length} would do.`)};
+    return {good,
+      says: `Broken with ${heads.length}: the second time now costs ${number(now, 2)} nats, the first ${number(first, 2)}. ` + (good ? "It takes no fewer, as far as we can find." : `${few.length} would do.`)};
   },
 };
 
@@ -1105,8 +1260,10 @@ const PREPARE = {
   heads() { point({query: state.ids.length - 1}, 2); state.step = 4; },
   dials() { point({query: state.ids.length - 1}); $("temperature").focus(); },
   twice() {
-    const whole = Array.from({length: V}, (_, id) => id).filter(id => id < tokenizer.pieces.length && /^\p{L}+$/u.test(tokenizer.show(id)));
-    const n = Math.min(12, Math.floor(LIMIT / 2)), once = Array.from({length: n}, (_, t) => whole[Math.floor(chance(7, t) * whole.length)]);
+    const whole = Array.from({length: V}, (_, id) => id).filter(id => id < tokenizer.pieces.length
+      && /^\p{L}+$/u.test(tokenizer.show(id)));
+    const n = Math.min(12, Math.floor(LIMIT / 2)), once = Array.from({length: n},
+      (_, t) => whole[Math.floor(chance(7, t) * whole.length)]);
     write(tokenizer.decode([...once, ...once]));
     point({query: 2 * n - 1}, 2);
   },
@@ -1114,7 +1271,8 @@ const PREPARE = {
 
 function makeCards() {
   $("cards").append(...about.questions.map(({id, title, ask, hint, kind, prepare, label, ...given}) => {
-    const score = h("p.score", {role: "status"}), card = h("details", {key: id, id: `question-${id}`}, h("summary", {}, title), h("div", {}, h("p", {}, ask),
+    const score = h("p.score", {role: "status"}), card = h("details", {key: id, id: `question-${id}`},
+      h("summary", {}, title), h("div", {}, h("p", {}, ask),
       h("div.row", {}, prepare && button(label, () => { restore(); PREPARE[prepare](); }), button("Check", async () => {
         score.textContent = "Looking …";
         const {good, says} = state.ids.length ? await QUESTIONS[kind](given) : {says: "Type a text first."};
@@ -1125,15 +1283,18 @@ function makeCards() {
     return card;
   }));
 }
-const showCards = () => $("questions-h").textContent = `Find out${done.size ? `: ${done.size} of ${about.questions.length}` : ""}`;
+const showCards = () =>
+  $("questions-h").textContent = `Find out${done.size ? `: ${done.size} of ${about.questions.length}` : ""}`;
 
 // ---- The beginning ---------------------------------------------------------------------------------------------------
 
 function begin() {
-  const dark = matchMedia("(prefers-color-scheme: dark)"), kind = config.n_kv_head < H ? `${H} heads over ${config.n_kv_head} keys` : `${H} ${H === 1 ? "head" : "heads"}`;
+  const dark = matchMedia("(prefers-color-scheme: dark)"), kind = config.n_kv_head < H
+    ? `${H} heads over ${config.n_kv_head} keys` : `${H} ${H === 1 ? "head" : "heads"}`;
   theme(dark.matches ? "dark" : "light");
   dark.addEventListener("change", event => { theme(event.matches ? "dark" : "light"); update(); });
-  $("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); update(); });
+  $("theme").addEventListener("click", () => { theme(document.documentElement.dataset.theme === "dark" ? "light"
+    : "dark"); update(); });
   document.title = `Inside ${about.name}`;
   $("name").textContent = about.name;
   $("facts").textContent = `${L} ${L === 1 ? "layer" : "layers"}, ${kind}, ${config.d_model} numbers wide, ${about.parameters.toLocaleString("en")} weights, ${V.toLocaleString("en")} pieces, at most ${LIMIT} at once`;
@@ -1144,13 +1305,16 @@ function begin() {
   $("write-more").addEventListener("click", () => writeOn(20));
   $("pin").addEventListener("click", () => { state.pinned = state.pinned ? null : snapshot(); update(); });
   $("reset").addEventListener("click", restore);
-  for (const name of ["mask", "scale", "order"]) $(name).addEventListener("change", event => { state.changes[name] = event.target.checked; update(); });
+  for (const name of ["mask", "scale", "order"]) $(name).addEventListener("change",
+    event => { state.changes[name] = event.target.checked; update(); });
   for (const [id, name] of [["temperature", "temperature"], ["topk", "topK"], ["topp", "topP"], ["seed", "seed"]]) {
-    $(id).addEventListener("input", event => { state.dials[name] = Math.max(0, Math.min(999999, Number(event.target.value) || 0)); update(); });
+    $(id).addEventListener("input", event => { state.dials[name] = Math.max(0,
+      Math.min(999999, Number(event.target.value) || 0)); update(); });
   }
   $("topk").max = Math.min(50, V);
   $("where").addEventListener("change", event => point({}, event.target.selectedIndex));
-  $("query").addEventListener("input", event => event.target.value !== "" && point({query: Number(event.target.value)}));
+  $("query").addEventListener("input", event => event.target.value !== ""
+    && point({query: Number(event.target.value)}));
   $("back").addEventListener("click", () => point({}, state.stage - 1));
   $("on").addEventListener("click", () => point({}, state.stage + 1));
   $("rivers-keys").addEventListener("keydown", event => {
