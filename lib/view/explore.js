@@ -730,8 +730,8 @@ function showVerdict() {
 function geometry() {
   const T = state.ids.length, room = $("rivers-scroll").clientWidth, narrow = room < 480;
   const words = tokenizer.kind === "bytes", left = narrow ? 44 : 96, right = narrow ? 66 : 128;
-  const each = Math.max(words ? 110 : narrow ? 54 : 84, (room - left - right - 14) / L),
-    wide = words ? 0.38 * each : Math.max(14, Math.min(26, each * 0.2));
+  const each = Math.max(words ? 110 : narrow ? 54 : 84, (room - left - right - 4) / (L + (words ? 0.38 : 0.2)));
+  const wide = words ? 0.38 * each : Math.max(14, Math.min(26, each * 0.2));
   const high = T <= 14 ? 30 : T <= 26 ? 24 : T <= 44 ? 19 : 15, top = 24;
   const x = [left + wide / 2];
   for (let l = 0; l < L; l++) x.push(left + wide / 2 + each * (l + 0.65), left + wide / 2 + each * (l + 1));

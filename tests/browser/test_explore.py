@@ -186,7 +186,7 @@ def test_silencing_a_head_shows_before_and_after_until_it_is_undone(view: Page):
     expect(view.locator("#changes")).to_contain_text("layer 1 head 0 is silent")
     expect(view.locator("#close")).to_contain_text("Before and now are the same here")  # it looks as it did
     view.evaluate("point({}, 6)")
-    expect(view.locator(".maps figcaption")).to_contain_text(["before", "now", "now − before"])  # the next layer's do not
+    expect(view.locator(".maps figcaption")).to_contain_text(["before", "now", "now − before"])
     view.evaluate("point({}, 4)")
     view.get_by_role("button", name="Undo all changes").click()
     expect(view.locator("#verdict")).not_to_contain_text("before")
