@@ -19,9 +19,11 @@ def remembered(function):
 
     @functools.wraps(function)
     def ask(node):
-        if not hasattr(node, key):
-            setattr(node, key, function(node))
-        return getattr(node, key)
+        try:
+            return node.__dict__[key]
+        except KeyError:
+            found = node.__dict__[key] = function(node)
+            return found
 
     return ask
 

@@ -215,10 +215,9 @@ class Program:
         self._changes = {name: self._effect(name, functions) for name in functions}
         self.touching: dict[str, list[int]] = {}
         for i, s in enumerate(statements):
-            names = set(touched(s))
-            if not isinstance(s, DEFINITION):
-                for called in calls(s) & self._changes.keys():
-                    names |= self._changes[called]
+            names = touched(s)
+            if not isinstance(s, DEFINITION) and (called := calls(s) & self._changes.keys()):
+                names = names.union(*(self._changes[name] for name in called))
             for name in names:
                 self.touching.setdefault(name, []).append(i)
         self.modules = {n for s in statements if isinstance(s, ast.Import | ast.ImportFrom) for n in bound(s)}

@@ -6,6 +6,7 @@ is none of it. There, to have something ready made is to call it; an import alon
 
 import ast
 import functools
+import sys
 
 from lib.exercises.as_ipython import parse
 from lib.exercises.closure import nodes, remembered
@@ -15,19 +16,22 @@ from lib.grading.grades import Flag
 
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
 MODULES = frozenset(
-    "ast atexit builtins cffi code ctypes dis fcntl gc importlib inspect linecache marshal mmap multiprocessing os "
-    "pickle pty resource rouge_score runpy sacrebleu scipy shutil signal sklearn socket statsmodels subprocess sys "
-    "threading tiktoken tokenizers traceback transformers types".split()
+    "ast asyncio atexit bdb builtins cffi code codecs codeop concurrent ctypes dis faulthandler fcntl gc "
+    "importlib inspect io linecache marshal mmap multiprocessing os pdb pickle pkgutil posix pty resource rouge_score "
+    "runpy sacrebleu scipy select selectors shutil signal sklearn socket socketserver statsmodels subprocess sys "
+    "tempfile threading tiktoken tokenize tokenizers traceback transformers types zipimport".split()
 )
+INNER = frozenset(name for name in sys.stdlib_module_names if name[:1] == "_" != name[1:2])
 CALLS = frozenset(
     "__import__ attrgetter breakpoint compile delattr eval exec getattr globals locals methodcaller open setattr "
     "vars".split()
 )
 LIBRARY = "from the course's library"
 UNDER = frozenset(
-    "__builtins__ __class__ __bases__ __subclasses__ __globals__ __code__ __closure__ __dict__ __reduce__ _getframe "
-    "CompilationUnit DisableTorchFunction DisableTorchFunctionSubclass _pop_torch_function_stack attrgetter f_back "
-    "f_locals f_globals gi_frame jit load_library methodcaller tb_frame".split()
+    "__builtins__ __class__ __bases__ __getattribute__ __self__ __subclasses__ __globals__ __code__ __closure__ "
+    "__dict__ __reduce__ _getframe CompilationUnit DisableTorchFunction DisableTorchFunctionSubclass "
+    "_pop_torch_function_stack attrgetter f_back f_locals f_globals gi_frame jit load_library "
+    "methodcaller tb_frame".split()
 )
 BARE = CALLS | UNDER
 Reached = tuple[tuple[ast.stmt, bool], ...]  # statements, and whether each is of the answer's own cell
@@ -165,7 +169,8 @@ def suspicious(exercise: Exercise, source: str) -> list[Flag]:
     for statement in parse(source):
         for node, names in _named(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {name.split(".")[0] for name in names} & MODULES
+                roots = {name.split(".")[0] for name in names}
+                names = {root for root in roots if root in MODULES or root in INNER}
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("lib.grading", "lib.course")):
                     names = {".".join(node.module.split(".")[:2])}
             elif isinstance(node, ast.Name):
@@ -194,4 +199,6 @@ def _names(node: ast.AST) -> set[str]:
         return {alias.name for alias in node.names} | {node.module or ""}
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return {node.value}  # getattr(F, "...")
+    if isinstance(node, ast.MatchClass):
+        return set(node.kwd_attrs)
     return set()

@@ -428,20 +428,17 @@ def serve(channel: socket.socket) -> int:
         target = order["target"]
         args, kwargs = order["args"], order["kwargs"]
         before = _pristine([args, kwargs], torch)
-        try:
-            function = answer if target is None else kept[target[0]]
-            if target is not None and target[1]:
-                function = getattr(function, target[1])
-            with seen:
-                value = function(*args, **kwargs)
-            said = {"n": calls, "value": value}
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            said = {"n": calls, "raised": _told(error)}
-        if not _same(before, [args, kwargs], torch):
-            said |= {"args": args, "kwargs": kwargs}
-        if uses := seen.noted():
-            said["uses"] = uses
-        answer_with(said)
+        with seen:  # until all is sent: what is returned may compute only when it is looked at
+            try:
+                function = answer if target is None else kept[target[0]]
+                if target is not None and target[1]:
+                    function = getattr(function, target[1])
+                said = {"n": calls, "value": function(*args, **kwargs)}
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                said = {"n": calls, "raised": _told(error)}
+            if not _same(before, [args, kwargs], torch):
+                said |= {"args": args, "kwargs": kwargs}
+            answer_with(said | {"uses": Uses(seen)})
 
 
 _nothing = object()
@@ -668,6 +665,17 @@ class Seen:
         function.__defaults__ = function.__kwdefaults__ = None
 
 
+class Uses(list):
+    """What was noted by the moment in which this is written down: after all that a message has before it."""
+
+    def __init__(self, seen: Seen):
+        super().__init__()
+        self.seen = seen
+
+    def __iter__(self):
+        return iter(self.seen.noted())
+
+
 @functools.cache
 def _listening() -> type:
     """A mode of PyTorch's that notes which of its operations pass. Made before there is any runner."""
@@ -679,9 +687,14 @@ def _listening() -> type:
             self.note, self.forbidden, self.names = note, forbidden, {}
 
         def __torch_function__(self, function, types, args=(), kwargs=None):
-            name = getattr(function, "__name__", "")
+            try:  # nothing of `builtins`, which the answer may have changed
+                name = function.__name__
+            except AttributeError:
+                name = ""
             if name not in self.names:
-                self.names[name] = any(f == name or (len(f) >= 8 and f in name) for f in self.forbidden)
+                self.names[name] = False
+                for f in self.forbidden:
+                    self.names[name] |= f == name or (f in name and f.__len__() >= 8)
             if self.names[name]:
                 self.note(f"torch.{name}")
             return function(*args, **(kwargs or {}))

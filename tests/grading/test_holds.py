@@ -548,6 +548,99 @@ def test_what_is_made_within_a_call_or_called_in_a_child_is_seen(plain_box, how)
     assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
 
 
+TAKE = "import lib.attention as A\ng = A.__getattribute__('atten' + 'tion')\n"
+WAYS = {
+    "a pattern": "import lib.attention as A\nmatch A:\n    case object(attention=f): pass",
+    "a pickle": "import pickle\nf = pickle.loads(b'clib.attention\\natten' + b'tion\\n.')",
+    "a pickle of PyTorch's": (
+        "import io, zipfile\nb = io.BytesIO()\ntorch.save(0, b)\nz, out = zipfile.ZipFile(b), io.BytesIO()\n"
+        "w = zipfile.ZipFile(out, 'w')\nfor n in z.namelist():\n    w.writestr(n, b'clib.attention\\natten' + "
+        "b'tion\\n.' if n.endswith('data.pkl') else z.read(n))\nw.close()\nout.seek(0)\n"
+        "f = torch.load(out, weights_only=False)"
+    ),
+    "a formatter": "import string, lib.attention as A\n"
+    "f = string.Formatter().get_field('0.atten' + 'tion', (A,), {})[0]",
+    "pydoc": "import pydoc\nf = pydoc.locate('lib.attention.atten' + 'tion')",
+    "logging": "import logging.config as c\nf = c.BaseConfigurator({}).resolve('lib.attention.atten' + 'tion')",
+    "another name": TAKE + "g.__name__ = g.__qualname__ = 'mine'\ng.__module__ = '__main__'\nf = g",
+    "a copy": TAKE + "import copy\nf = copy.copy(g)",
+    "what it wraps": TAKE + "import inspect\nf = inspect.unwrap(g)",
+    "a generator": TAKE + "def gen():\n    out = None\n    while True: out = g(*(yield out))\n"
+    "x = gen()\nnext(x)\nf = lambda *a: x.send(a)",
+    "a loop's thread": TAKE + "import asyncio\nf = lambda *a: asyncio.run(asyncio.to_thread(g, *a))",
+    "a pool of processes": TAKE + "import multiprocessing as mp\n"
+    "from concurrent.futures import ProcessPoolExecutor as P\n"
+    "f = lambda *a: P(1, mp_context=mp.get_context('fork')).submit(g, *a).result()",
+    "a worker of PyTorch's": TAKE + "from torch.utils.data import DataLoader\nclass D:\n"
+    "    def __init__(self, a): self.a = a\n    def __len__(self): return 1\n"
+    "    def __getitem__(self, i): return g(*self.a)\n"
+    "f = lambda *a: next(iter(DataLoader(D(a), batch_size=None, num_workers=1)))",
+    "what computes when it is looked at": TAKE + """class Later(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if todo := args[0].__dict__.pop('todo', None):
+            super().__torch_function__(torch.Tensor.copy_, types, (args[0], g(*todo)), {})
+        return super().__torch_function__(function, types, args, kwargs or {})
+def f(q, k, v, mask):
+    out = torch.zeros(*q.shape[:-1], v.shape[-1]).as_subclass(Later)
+    out.todo = q, k, v, mask
+    return out""",
+    "a list that computes when it is read": TAKE + """class Later(list):
+    def __iter__(self): return iter([g(*self.todo)])
+def f(*todo):
+    out = Later([0])
+    out.todo = todo
+    return out""",
+}
+
+
+@linux
+@pytest.mark.parametrize("way", WAYS)
+def test_by_whatever_way_it_was_come_by(plain_box, way):
+    """The library's own, where no reader sees a call of it: there is nothing of the learner's to judge."""
+    e = exercise("02.attention")
+    report = judge((Cell(WAYS[way] + CALLS, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
+
+
+@linux
+@pytest.mark.parametrize(
+    "way",
+    [
+        "match F:\n    case object(scaled_dot_product_attention=f): pass",
+        "f = F.__getattribute__('scaled_dot_' + 'product_attention')",
+        "b = print.__self__\nkeep = b.getattr\nb.getattr = lambda o, n, *d: '' if n == '__name__' else keep(o, n, *d)\n"
+        "f = F.__getattribute__('scaled_dot_' + 'product_attention')",
+        "g = F.__getattribute__('scaled_dot_' + 'product_attention')\n"
+        "f = lambda q, k, v, m: torch.func.vmap(lambda a, b, c: g(a, b, c, m))(q[None], k[None], v[None])[0]",
+    ],
+    ids=["a pattern", "an attribute", "other builtins", "vmap"],
+)
+def test_an_operation_of_pytorchs_has_a_flag(plain_box, way):
+    e = exercise("02.attention")
+    report = judge((Cell(way + CALLS, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert any("scaled_dot_product_attention" in flag.what for flag in report.flags), report
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import io\nline = io.FileIO(3, 'r+b')", "import posix\nposix.write(3, b'')", "from _io import FileIO",
+        "import _socket", "x.__getattribute__('y')", "print.__self__.getattr = None", "import gc", "f.__closure__",
+        "import ctypes", "import subprocess", "import os\nos.execv", "import sys\nsys._getframe()", "import tempfile",
+        "open(3, 'wb')", "from select import poll", "torch._C._pop_torch_function_stack()", "import importlib.util",
+    ],
+)  # fmt: skip
+def test_what_it_takes_to_hide_has_flags(code):
+    assert suspicious(exercise("02.attention"), code)
+
+
+def test_what_honest_code_imports_has_no_flag():
+    code = "from __future__ import annotations\nimport math, time, random, collections, functools, json, re\n"
+    code += "import numpy as np\nimport torch\nfrom torch import nn\nfrom pathlib import Path\n_x = 1\nself._y = _x"
+    assert suspicious(exercise("02.attention"), code) == []
+
+
 @linux
 @pytest.mark.parametrize(
     "body",
@@ -818,6 +911,8 @@ def test_a_call_newer_than_the_list_is_refused():
 
 # --- the threat model ---
 
+NOTHING_TO_TEST = ("A hole in", "Side channels", "Copying from", "A multiple-choice")
+
 
 def test_each_sentence_of_the_threat_model_names_a_test_that_is_there():
     text = (ROOT / "docs/grading.md").read_text(encoding="utf-8").partition("## Threat model")[2]
@@ -825,11 +920,22 @@ def test_each_sentence_of_the_threat_model_names_a_test_that_is_there():
     assert len(rows) >= 12
     for row in rows:
         assert re.search(r"`test_\w+`", row), row
+    below = text.partition("**What is not defended.**")
+    for said in (below[0].strip().splitlines()[-1], *re.split(r"\n- ", below[2])[1:]):
+        assert re.search(r"`test_\w+`", said) or said.startswith(NOTHING_TO_TEST), said
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for name in set(re.findall(r"`(test_\w+)`", text)):
-        there = [
-            path for path in (ROOT / "tests").rglob("test_*.py") if f"def {name}(" in path.read_text(encoding="utf-8")
-        ]
-        assert there, name
+        assert f"def {name}(" in there, name
+
+
+def test_the_limits_are_those_of_the_threat_model():
+    limits = Limits()
+    text = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
+    said = (
+        f"{limits.wall:.0f} s by the clock, {limits.cpu:.0f} s of computing, {limits.memory // 2**30} GB, "
+        f"{limits.processes} processes, {limits.disk // 2**20} MB and {limits.files:,} files in each"
+    )
+    assert said in text
 
 
 def test_outcomes_and_results_say_what_is_withheld():
