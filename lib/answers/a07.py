@@ -78,7 +78,7 @@ class Cache:
         return scores.masked_fill(~seen, -math.inf).softmax(-1) @ self.v  # (B, H, T, Dh)
 
 
-def generate(read, prompt, n, choose):
+def write_text(read, prompt, n, choose):
     text = new = prompt  # (B, T)
     for _ in range(n):
         new = choose(read(new)[:, -1])[:, None]  # (B, 1)
@@ -167,7 +167,7 @@ ANSWERS = {
                "self.k = k", "raised"),
         Mutant("forgot return", "return scores", "scores", "Did you forget `return`?"),
     )),
-    "07.generate": Answer(generate, (
+    "07.write_text": Answer(write_text, (
         Mutant("reads all again", "read(new)", "read(text)", "nothing twice"),
         Mutant("first position", "read(new)[:, -1]", "read(new)[:, 0]", "*last* position"),
         Mutant("greedy by itself", "choose(read(new)[:, -1])", "read(new)[:, -1].argmax(-1)", "second likeliest"),

@@ -372,7 +372,7 @@ class Cache:
     ),
 )
 
-# --- generate -----------------------------------------------------------------------------------------------
+# --- write_text -----------------------------------------------------------------------------------------------
 
 
 class _Remembers:
@@ -474,21 +474,21 @@ def _generate_draws(answer, rng):
     close(got, want, "For n = 0 the prompt must come back as it is.")
 
 
-GENERATE = Exercise(
-    id="07.generate",
+WRITE_TEXT = Exercise(
+    id="07.write_text",
     title="Write, and read nothing twice",
     points=6,
     difficulty=1,
     minutes=10,
     prompt="""
-Write `generate(read, prompt, n, choose)`. `read(tokens)` is a model with caches in it: it takes the **new** tokens,
+Write `write_text(read, prompt, n, choose)`. `read(tokens)` is a model with caches in it: it takes the **new** tokens,
 (B, T), remembers them behind all that it has read, and returns their logits, (B, T, V). `choose(logits)` takes (B, V)
 and returns the next token of each row, (B,). `prompt` is (B, T). Return (B, T + n): the prompt and n new tokens.
 
 Let the model read the prompt once, and then one token at a time. What nobody asks for need not be read.
 """,
     stub='''
-def generate(read, prompt, n, choose):
+def write_text(read, prompt, n, choose):
     """(B, T) -> (B, T + n): the prompt, and n tokens, each chosen after all before it."""
     raise NotImplementedError
 ''',
@@ -497,7 +497,7 @@ def generate(read, prompt, n, choose):
         Property("each token is read once", 2, _generate_work),
         Property("any way to choose", 2, _generate_draws),
     ],
-    ready=("lib.generation.generate", "lib.generation.stream", "lib.lesson.handmade.fill.generate"),
+    ready=("lib.generation.generate", "lib.generation.stream", "lib.lesson.handmade.fill.write_text"),
     hints=(
         "Two things change from round to round: the text so far, and what of it is new to the model. At first all of "
         "the prompt is new.",
@@ -859,4 +859,4 @@ def catches_bad_cache(attend):
     ),
 )
 
-EXERCISES = [NUCLEUS, SAMPLE, CATCHES_IDLE_TOP_K, CACHE, GENERATE, CATCHES_BAD_CACHE, PAD_LEFT]
+EXERCISES = [NUCLEUS, SAMPLE, CATCHES_IDLE_TOP_K, CACHE, WRITE_TEXT, CATCHES_BAD_CACHE, PAD_LEFT]

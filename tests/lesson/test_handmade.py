@@ -85,7 +85,7 @@ def test_the_file_grows_by_lessons():
     assert "lib." not in text and "def train" not in text and "--temperature" not in text
     more = assembly.assemble(model | {"07.sample": reference_source("07.sample")})
     assert f"{len(model) + 1} of {len(model) + 3} parts" in more
-    assert "import Cache, generate\n" in more and "--temperature" in more
+    assert "import Cache, write_text\n" in more and "--temperature" in more
     assert "def train" not in more and more.count("def write(") == 1
     whole = assembly.assemble(model, whole=True)
     assert all(f"def {name}(" in whole for name in ("train", "save", "write")) and "# 05" not in whole
@@ -111,7 +111,7 @@ WRONG = {
     "05.training_step": ("optimizer.step()", "optimizer.zero_grad()"),
     "07.sample": ("logits.softmax(-1), 1", "(logits > -math.inf).flip(-1).float(), 1"),
     "07.cache": (".tril(S - T)", ".tril()"),
-    "07.generate": ("[:, -1]", "[:, 0]"),
+    "07.write_text": ("[:, -1]", "[:, 0]"),
     "11.merged": ("W + alpha", "W - alpha"),
 }
 

@@ -10,9 +10,9 @@ from lib.generation import LayerCache, choose
 from lib.tokenizer import _merge_in_word
 from lib.transformer import ACTIVATIONS, rms_norm
 
-__all__ = ["Cache", "apply_merges", "attention", "causal_mask", "cross_entropy", "embed", "gated_mlp", "generate",
-           "merge", "merge_heads", "merged", "multi_head", "pre_norm_block", "repeat_kv", "rms_norm", "rotary",
-           "sample", "split_heads", "training_step", "transformer"]  # fmt: skip
+__all__ = ["Cache", "apply_merges", "attention", "causal_mask", "cross_entropy", "embed", "gated_mlp", "merge",
+           "merge_heads", "merged", "multi_head", "pre_norm_block", "repeat_kv", "rms_norm",
+           "rotary", "sample", "split_heads", "training_step", "transformer", "write_text"]  # fmt: skip
 
 
 def merge(ids: list[int], pair: tuple[int, int], new_id: int) -> list[int]:
@@ -88,7 +88,7 @@ class Cache:
         return attention(q, k, v, causal_mask(S)[S - T :])  # (B, H, T, Dh)
 
 
-def generate(read, prompt: Tensor, n: int, choose) -> Tensor:
+def write_text(read, prompt: Tensor, n: int, choose) -> Tensor:
     text = new = prompt  # (B, T)
     for _ in range(n):
         new = choose(read(new)[:, -1])[:, None]  # (B, 1)

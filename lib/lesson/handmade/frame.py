@@ -24,7 +24,6 @@ from lib.lesson.handmade.fill import (  # the course's
     cross_entropy,
     embed,
     gated_mlp,
-    generate,
     merge,
     merge_heads,
     merged,
@@ -37,6 +36,7 @@ from lib.lesson.handmade.fill import (  # the course's
     split_heads,
     training_step,
     transformer,
+    write_text,
 )
 
 # end of parts
@@ -167,7 +167,7 @@ def write(model, tokens, n, temperature=None, top_k=None, top_p=None, seed=0):  
             return logits.argmax(-1)  # (B,)
         return sample(logits, temperature, top_k, top_p, rng)
 
-    return generate(read_on, torch.tensor([tokens]), n, choose)[0].tolist()
+    return write_text(read_on, torch.tensor([tokens]), n, choose)[0].tolist()
 
 
 # end of 07

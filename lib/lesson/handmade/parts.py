@@ -56,7 +56,7 @@ PARTS = (
     Part("05.training_step", "learns"),
     Part("07.sample", "draws a token"),
     Part("07.cache", "remembers what has been read", "Cache"),
-    Part("07.generate", "writes, and reads nothing twice"),
+    Part("07.write_text", "writes, and reads nothing twice"),
     Part("11.merged", "puts a LoRA into a weight"),
 )
 IDS = tuple(part.id for part in PARTS)
