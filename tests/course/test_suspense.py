@@ -18,10 +18,10 @@ PREDICTIONS = """
 02 saturation, recall, order
 03 one_head, sharing, ablation
 04 stream, lens, norms
-05 overfit, rate, muon, size
+05 rate, muon, grams, size
 06 depth, clock, reach, rung
 07 tail, repeats, saves, sums, wrong
-08 digits, hands, bag, shuffle, erase, scarce, why
+08 digits, simple, hands, bag, shuffle, erase, scarce, why
 09 rouge, select, fifty, judge
 10 memory, cache, shift
 11 before, after, unseen, forgot, small
