@@ -163,8 +163,6 @@ ANSWERS = {
         self.k, self.v = kept["k"], kept["v"]
 """, "share one memory"),
         Mutant("keys for values", "softmax(-1) @ self.v", "softmax(-1) @ self.k", "causal attention"),
-        Mutant("nothing kept", "self.k = k if self.k is None else torch.cat([self.k, k], dim=2)",
-               "self.k = k", "raised"),
         Mutant("forgot return", "return scores", "scores", "Did you forget `return`?"),
     )),
     "07.write_text": Answer(write_text, (
