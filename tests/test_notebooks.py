@@ -118,7 +118,7 @@ def test_has_the_parts_of_a_lesson(lesson, nb):
     assert source.count("lesson.predict(") >= 1 and source.count("lesson.predict(") == source.count("lesson.reveal(")
     assert source.count("lesson.expect(") >= 2 or "lesson.expect(" in source
     assert "lesson.calibration()" in source
-    assert 3 <= len(exercises(lesson.number)) <= 6
+    assert 3 <= len(exercises(lesson.number)) <= 7  # 05 and 07: some of theirs are parts of the learner's transformer
 
 
 def test_headings_never_skip_a_level(nb):

@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch import nn
 
 from lib.answers import Answer, Mutant
 
@@ -18,6 +19,15 @@ def cross_entropy(logits, targets):
     log_chances = logits.log_softmax(dim=-1)  # (..., V)
     surprise = -log_chances.gather(-1, targets[..., None])  # (..., 1)
     return surprise.mean()
+
+
+def training_step(model, optimizer, x, y, loss_of, max_norm):
+    loss = loss_of(model(x), y)  # ()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    optimizer.step()
+    return loss.item()
 
 
 def cosine_schedule(step, steps, warmup, peak, lowest):
@@ -110,6 +120,38 @@ ANSWERS = {
                "exp overflows"),
         Mutant("clamped", "logits.log_softmax(dim=-1)", "logits.softmax(-1).clamp_min(1e-9).log()", "Did you clamp"),
         Mutant("not averaged", "surprise.mean()", "surprise", "one number is expected"),
+    )),
+    "05.training_step": Answer(training_step, (
+        Mutant("old gradients kept", "    optimizer.zero_grad()\n", "", "gradient of the step before is still in"),
+        Mutant("step too early", "    loss.backward()\n", "    optimizer.step()\n    loss.backward()\n",
+               "before `backward`"),
+        Mutant("no step", "    optimizer.step()\n", "", "takes no step"),
+        Mutant("no gradient", "    loss.backward()\n", "", "No gradient is computed"),
+        Mutant("forgotten before the step", "    optimizer.step()\n",
+               "    optimizer.zero_grad()\n    optimizer.step()\n", "weights are what they were"),
+        Mutant("uphill", "loss.backward()", "(-loss).backward()", "uphill"),
+        Mutant("no clipping", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n", "",
+               "goes through whole"),
+        Mutant("clipped too late", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    optimizer.step()\n",
+               "    optimizer.step()\n    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
+               "goes through whole"),
+        Mutant("clipped before the gradient", "    optimizer.zero_grad()\n    loss.backward()\n",
+               "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    max_norm = 1e9\n"
+               "    optimizer.zero_grad()\n    loss.backward()\n",
+               "goes through whole"),
+        Mutant("each by itself", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
+               "    for w in model.parameters():\n        nn.utils.clip_grad_norm_([w], max_norm)\n",
+               "clipped by itself"),
+        Mutant("entries", "clip_grad_norm_", "clip_grad_value_", "Single entries are cut off"),
+        Mutant("always of that length", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
+               "    length = sum(w.grad.square().sum() for w in model.parameters()) ** 0.5\n"
+               "    for w in model.parameters():\n        w.grad *= max_norm / length\n", "weights are not"),
+        Mutant("the loss afterwards", "return loss.item()", "return loss_of(model(x), y).item()", "before the step"),
+        Mutant("the graph kept", "loss.item()", "loss", "still holds on"),
+        Mutant("copies x", "loss_of(model(x), y)", "loss_of(model(x), x)", "loss that is returned is wrong"),
+        Mutant("two steps", "    optimizer.step()\n", "    optimizer.step()\n    optimizer.step()\n",
+               "several times"),
+        Mutant("forgot return", "    return loss.item()", "    loss.item()", "returns nothing"),
     )),
     "05.cosine_schedule": Answer(cosine_schedule, (
         Mutant("first step wasted", "(step + 1) / warmup", "step / warmup", "a rate of 0"),

@@ -51,7 +51,9 @@ class Exercise:
     class that raises a bare NotImplementedError, or, where the answer is a value, `name = ...`. hints: three, from a
     nudge to nearly the answer. forbidden: names an answer should not use, because they are the exercise; a grader
     shows them to a person. ready: dotted names of what does the same, or nearly, ready made in lib and PyTorch; a
-    grader sees whether they are called.
+    grader sees whether they are called. bench: a function, self-contained but for the PRELUDE, that takes the answer
+    and returns what the properties call in its place, with plain values only. It runs where the answer does, and makes
+    there what cannot travel to it: a model, an optimizer, a generator of random numbers.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Exercise:
     name: str = ""
     forbidden: tuple = ()
     ready: tuple = ()
+    bench: Callable | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "properties", tuple(self.properties))
@@ -109,10 +112,23 @@ class Exercise:
         """Whether the answer is a value, such as a letter or a number, and not a function or a class."""
         return not any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in ast.parse(self.stub).body)
 
+    def on_bench(self, answer):
+        """What the properties call: the answer itself, or what its bench makes of it."""
+        return self.bench(answer) if self.bench and callable(answer) else answer
+
+    @functools.cached_property
+    def bench_source(self):
+        """Source that puts the answer on its bench, where both run; "" without one."""
+        if self.bench is None:
+            return ""
+        put = f"{self.name} = {self.bench.__name__}({self.name})"
+        return f"{inspect.getsource(self.bench)}\n\n{put}\n"
+
     @functools.cached_property
     def version(self):
         """Changes when what the answer is held against does: an exercise that was mended is graded anew."""
         parts = [self.id, self.name, digest(inspect.getsource(properties), None)]
+        parts += [self.bench_source] if self.bench else []
         for p in self.properties:
             source = inspect.getsource(inspect.getmodule(p.test))
             parts += [p.name, p.points, p.proof, digest(source, {p.test.__name__})]

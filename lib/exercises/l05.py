@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 
 import torch
+from torch import nn
 
 from lib.exercises.exercise import Exercise, Property
 from lib.exercises.properties import (
@@ -194,6 +195,211 @@ def cross_entropy(logits, targets):
         "logits.log_softmax(-1) gives all logarithms at once, safely. gather picks along the last axis, and wants "
         "an index with as many axes: targets[..., None].",
         "return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()",
+    ),
+)
+
+# --- training_step ------------------------------------------------------------------------------------------
+
+
+def _gym(answer):
+    """A model of two layers and an optimizer, made where the answer runs; what became of them comes back."""
+
+    def run(weights, optimizer, rate, batches, max_norm):
+        """weights: a table (V, D) and a head (V, D). Some steps; a dictionary of plain values on each.
+
+        There is an old gradient on the weights, as a step before would leave it.
+        """
+        table, head = (nn.Parameter(w.clone()) for w in weights)
+        happened = []
+
+        class Model(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table, self.head = table, head
+
+            def forward(self, tokens):
+                return self.table[tokens].tanh() @ self.head.T  # (B, T, V)
+
+        def loss_of(logits, targets):
+            shapes = tuple(logits.shape), tuple(targets.shape)
+            if shapes != ((*targets.shape, len(table)), tuple(x.shape)):
+                raise ValueError(f"loss_of takes logits (B, T, V) and targets (B, T); it was handed {shapes}")
+            happened.append("loss")
+            return -logits.log_softmax(-1).gather(-1, targets[..., None]).mean()
+
+        model = Model()
+        made = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer](model.parameters(), lr=rate)
+        usual = made.step
+        made.step = lambda *given: (happened.append("step"), usual(*given))[1]
+        for weight in model.parameters():
+            weight.register_hook(lambda gradient: happened.append("backward"))
+            weight.grad = torch.full_like(weight, 3.0)
+        told = []
+        for x, y in batches:
+            happened.clear()
+            loss = answer(model, made, x, y, loss_of, max_norm)
+            told.append({
+                "loss": loss.detach() if isinstance(loss, torch.Tensor) else loss,
+                "graph": isinstance(loss, torch.Tensor) and loss.requires_grad,
+                "weights": [weight.detach().clone() for weight in (table, head)],
+                "happened": list(happened),
+            })  # fmt: skip
+        return told
+
+    return run
+
+
+def _step_given(rng, n=1, V=7, D=4, scale=1.0):
+    """Weights of `_gym`'s model, and n batches (x, y), each (B, T)."""
+    weights = [scale * normal(rng, V, D), scale * normal(rng, V, D)]
+    return weights, [tuple(torch.randint(V, (2, 2, 3), generator=rng)) for _ in range(n)]
+
+
+def _steps_right(weights, optimizer, rate, batches, max_norm, clip="all", old=False):
+    """(losses, weights after each step, length of each gradient) of steps by our own hand. clip, old: slips."""
+    table, head = (w.clone().requires_grad_() for w in weights)
+    made = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]([table, head], lr=rate)
+    if old:
+        table.grad, head.grad = (torch.full_like(w, 3.0) for w in weights)
+    losses, after, lengths = [], [], []
+    with torch.enable_grad():
+        for x, y in batches:
+            if not old:
+                made.zero_grad()
+            logits = table[x].tanh() @ head.T  # (B, T, V)
+            loss = -logits.log_softmax(-1).gather(-1, y[..., None]).mean()
+            loss.backward()
+            parts = [[table], [head]] if clip == "each" else [[table, head]]
+            lengths.append(torch.cat([w.grad.flatten() for w in (table, head)]).norm().item())
+            for part in parts:
+                length = torch.cat([w.grad.flatten() for w in part]).norm()
+                for w in part:
+                    if clip == "entries":
+                        w.grad.clamp_(-max_norm, max_norm)
+                    elif clip == "always":
+                        w.grad *= max_norm / length
+                    elif clip and length > max_norm:
+                        w.grad *= max_norm / length
+            made.step()
+            losses.append(loss.item())
+            after.append([w.detach().clone() for w in (table, head)])
+    return losses, after, lengths
+
+
+def _stepped(answer, weights, optimizer, rate, batches, max_norm):
+    """What the gym tells of each step, once the losses, the order and the returned number are right."""
+    losses, _, _ = _steps_right(weights, optimizer, rate, batches, max_norm)
+    told = answer(weights, optimizer, rate, batches, max_norm)
+    if not isinstance(told, list) or len(told) != len(batches):
+        raise Wrong("The step could not be followed. Does it replace the model or the optimizer?")
+    for n, (each, want) in enumerate(zip(told, losses, strict=True)):
+        happened = [what for i, what in enumerate(each["happened"]) if what not in each["happened"][:i]]
+        require(happened, "Nothing happened: neither a loss nor a step.")
+        require("loss" in happened, "The loss is not computed with `loss_of`.")
+        require("step" in happened, "The optimizer takes no step.")
+        require("backward" in happened, "No gradient is computed: call `backward` on the loss.")
+        require(happened.index("backward") < happened.index("step"),
+                "The optimizer steps before `backward` has computed the new gradient.")
+        require(each["happened"].count("step") == 1, "The optimizer must step once; yours steps several times.")
+        require(each["loss"] is not None, "The step returns nothing; it should return the loss.")
+        require(not each["graph"], "What is returned still holds on to all that was computed for the gradient: return "
+                                   "the number, loss.item().")
+        if n == 0:
+            close(each["loss"], want, "The loss that is returned is wrong. It is this batch's, before the step.",
+                  atol=1e-4)
+    return told
+
+
+def _step_by_hand(answer, rng):
+    weights, batches = _step_given(rng)
+    given = (weights, "sgd", 0.5, batches, 1e9)
+    [told] = _stepped(answer, *given)
+    _, [want], _ = _steps_right(*given)
+    _, [dirty], _ = _steps_right(*given, old=True)
+    for got, right, old, before in zip(told["weights"], want, dirty, weights, strict=True):
+        require(differs(got, before).any(), "The weights are what they were. Is the gradient forgotten between "
+                                            "`backward` and the step?")
+        require(differs(got, old).any(), "The gradient of the step before is still in: `backward` *adds* to what is "
+                                         "there. Forget it first.")
+        require(differs(got, 2 * before - right).any(), "The loss goes up: that step is uphill.")
+        close(got, right, "After one step of plain gradient descent the weights are not w - rate * gradient.",
+              atol=1e-4)
+
+
+def _step_clips(answer, rng):
+    weights, batches = _step_given(rng, scale=2.0)
+    *_, [length] = _steps_right(weights, "sgd", 1.0, batches, 1e9)
+    most = length / 3
+    given = (weights, "sgd", 1.0, batches, most)
+    [told] = _stepped(answer, *given)
+    for clip, says in (
+        ("", "A gradient three times as long as max_norm goes through whole: clip it after `backward` and before the "
+             "step."),
+        ("each", "Each weight's gradient is clipped by itself. Its direction changes; measure the length of all "
+                 "together, and shorten them all by one factor."),
+        ("entries", "Single entries are cut off. That bends the gradient; clipping shortens it and keeps its "
+                    "direction."),
+    ):  # fmt: skip
+        _, [slip], _ = _steps_right(*given, clip=clip)
+        require(any(differs(a, b, atol=1e-4).any() for a, b in zip(told["weights"], slip, strict=True)), says)
+    _, [want], _ = _steps_right(*given)
+    for got, right in zip(told["weights"], want, strict=True):
+        close(got, right, "With a gradient longer than max_norm the step is wrong: shortened to max_norm, it keeps its "
+                          "direction.", atol=1e-4, rtol=1e-3)  # fmt: skip
+    given = (weights, "sgd", 1.0, batches, 3 * length)
+    [told], (_, [want], _) = _stepped(answer, *given), _steps_right(*given)
+    for got, right in zip(told["weights"], want, strict=True):
+        close(got, right, "A gradient shorter than max_norm must stay as it is; yours is changed.", atol=1e-4,
+              rtol=1e-3)
+
+
+def _step_any(answer, rng):
+    for optimizer, rate, most in (("adam", 0.05, 1e9), ("sgd", 0.3, 0.4)):
+        weights, batches = _step_given(rng, n=3, V=integer(rng, 8, 11), D=integer(rng, 5, 7))
+        given = (weights, optimizer, rate, batches, most)
+        told, (losses, after, _) = _stepped(answer, *given), _steps_right(*given)
+        for each, loss, want in zip(told, losses, after, strict=True):
+            for got, right in zip(each["weights"], want, strict=True):
+                close(got, right, "Over several steps, or with another optimizer, the weights go elsewhere.", atol=1e-3)
+            close(each["loss"], loss, "Over several steps the losses that are returned are wrong.", atol=1e-3)
+
+
+TRAINING_STEP = Exercise(
+    id="05.training_step",
+    title="One step of training",
+    points=8,
+    difficulty=2,
+    minutes=15,
+    prompt="""
+Write `training_step(model, optimizer, x, y, loss_of, max_norm)`: one step, for any model and optimizer of PyTorch's.
+`x` and `y` are a batch as above, (B, T); `model(x)` gives logits, (B, T, V); `loss_of(logits, targets)` gives the loss,
+such as your `cross_entropy`. In this order:
+
+- how surprised is the model by `y`?
+- forget what gradients are left over from the step before, for PyTorch *adds* to them;
+- find the gradient of every parameter, `loss.backward()`;
+- **clip**: if all gradients, taken as one long vector, are longer than `max_norm`, shorten them to it, all by one
+  factor. (`torch.nn.utils.clip_grad_norm_` does that.) A seat belt, for the one bad batch in a long run;
+- let the optimizer step, and return the loss as a plain number, `loss.item()`.
+""",
+    stub='''
+def training_step(model, optimizer, x, y, loss_of, max_norm):
+    """One step down, in place; the loss before it, a number."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("one step downhill", 3, _step_by_hand),
+        Property("long gradients are shortened, short ones kept", 3, _step_clips),
+        Property("several steps, another optimizer", 2, _step_any),
+    ],
+    ready=("lib.training.loop", "lib.training.train", "lib.lesson.handmade.fill.training_step"),
+    bench=_gym,
+    hints=(
+        "Six lines, in the order of the list. Each is one call.",
+        "loss = loss_of(model(x), y), then optimizer.zero_grad(), then loss.backward(). What comes between that and "
+        "optimizer.step()?",
+        "loss = loss_of(model(x), y); optimizer.zero_grad(); loss.backward(); "
+        "nn.utils.clip_grad_norm_(model.parameters(), max_norm); optimizer.step(); return loss.item().",
     ),
 )
 
@@ -571,4 +777,4 @@ def fit_bigram(tokens, vocab_size):
     ),
 )
 
-EXERCISES = [CUT_WINDOWS, CROSS_ENTROPY, COSINE_SCHEDULE, MOMENTUM, CATCHES_WRONG_AVERAGE, FIT_BIGRAM]
+EXERCISES = [CUT_WINDOWS, CROSS_ENTROPY, TRAINING_STEP, COSINE_SCHEDULE, MOMENTUM, CATCHES_WRONG_AVERAGE, FIT_BIGRAM]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.exercises.exercise import Exercise, Property
-from lib.exercises.properties import close, differs, dtype, finite, integer, normal, require, shape, truth
+from lib.exercises.properties import call_method, close, differs, dtype, finite, integer, normal, require, shape, truth
 from lib.exercises.verdict import Wrong
 
 # --- nucleus ------------------------------------------------------------------------------------------------
@@ -81,6 +81,430 @@ def nucleus(probabilities, p):
         "Sort from the likeliest down and add up as you go. A token stays if those *before* it have not reached p yet.",
         "ranked, order = probabilities.sort(descending=True); before = ranked.cumsum(0) - ranked; keep = before < p.",
         "kept = torch.zeros_like(probabilities); kept[order[keep]] = ranked[keep]; return kept / kept.sum().",
+    ),
+)
+
+# --- sample -------------------------------------------------------------------------------------------------
+
+SHARES = torch.tensor([0.36, 0.24, 0.16, 0.12, 0.08, 0.04])
+DRAWS = 4000
+FAR = 0.045  # five standard deviations of a share of so many draws
+
+
+def _draws(answer):
+    """A generator cannot travel: it is made where the answer runs, from a seed, and whether it was used comes back."""
+
+    def run(logits, temperature, top_k, top_p, seed):
+        generator = torch.Generator().manual_seed(seed)
+        before, world = generator.get_state(), torch.get_rng_state()
+        drawn = answer(logits, temperature, top_k, top_p, generator)
+        if drawn is None:
+            return None
+        used = not torch.equal(generator.get_state(), before)
+        return drawn, used, not torch.equal(torch.get_rng_state(), world)
+
+    return run
+
+
+def _sampled(answer, logits, temperature, top_k, top_p, seed):
+    drawn, _, _ = answer(logits, temperature, top_k, top_p, seed)
+    shape(drawn, (len(logits),), "what was drawn")
+    dtype(drawn, torch.long, "what was drawn")
+    require(bool(((drawn >= 0) & (drawn < logits.size(1))).all()), "A number was drawn that is no token's.")
+    return drawn
+
+
+def _rows(rng, shares=SHARES, temperature=1.0):
+    """DRAWS equal rows of logits, and the shares, both in an order of chance: the softmax at that temperature."""
+    order = torch.randperm(len(shares), generator=rng)
+    logits = temperature * shares[order].log() - 1 - normal(rng, 1).abs()  # (V,): a constant changes nothing
+    return logits.repeat(DRAWS, 1), shares[order]
+
+
+def _shares(drawn):
+    return drawn.bincount(minlength=len(SHARES)).float() / len(drawn)  # (V,)
+
+
+def _off(got, want):
+    return (got - want).abs().max().item() > FAR
+
+
+def _sample_likeliest(answer, rng):
+    logits = 2 * normal(rng, 40, 12)
+    best = logits.argmax(-1)  # (B,)
+    for what, given in (("top_k = 1", (1.0, 1, None)), ("a tiny top_p", (1.0, None, 1e-6)),
+                        ("a temperature of 0.0001", (1e-4, None, None))):  # fmt: skip
+        drawn = _sampled(answer, logits, *given, integer(rng, 0, 999))
+        require(not torch.equal(drawn, logits.argmin(-1)), "It takes the unlikeliest.")
+        close(drawn, best, f"With {what} each row must get its own likeliest token.")
+
+
+def _sample_temperature(answer, rng):
+    for heat in (1.0, 2.5):
+        logits, shares = _rows(rng, temperature=heat)
+        drawn = _sampled(answer, logits, heat, None, None, integer(rng, 0, 999))
+        got, best = _shares(drawn), F.one_hot(shares.argmax(), 6).float()
+        require(_off(got, best), "The likeliest token comes each time: nothing is drawn.")
+        require(drawn.unique().numel() > 1, "All rows get the same token: draw for each row by itself.")
+        require(_off(got, torch.full((6,), 1 / 6)), "All tokens come about equally often, likely or not.")
+        if heat != 1:
+            require(_off(got, (logits[0] * heat).softmax(0)), "The logits are multiplied by the temperature; divide "
+                                                              "them by it.")
+            require(_off(got, logits[0].softmax(0)), "The temperature changes nothing.")
+        require(not _off(got, shares), "Over many draws the tokens do not come as often as their chances say: the "
+                                       "softmax of the logits, divided by the temperature.")  # fmt: skip
+
+
+def _kept(shares, k=None, p=None):
+    """The shares after the cut, by hand."""
+    ranked, order = shares.sort(descending=True)
+    keep = torch.ones(len(shares), dtype=torch.bool)
+    if k is not None:
+        keep &= torch.arange(len(shares)) < k
+    if p is not None:
+        ranked = ranked * keep / (ranked * keep).sum()
+        keep &= ranked.cumsum(0) - ranked < p
+    cut = torch.zeros_like(shares)
+    cut[order[keep]] = shares[order[keep]]
+    return cut / cut.sum()
+
+
+def _sample_top_k(answer, rng):
+    logits, shares = _rows(rng)
+    drawn = _sampled(answer, logits, 1.0, 3, None, integer(rng, 0, 999))
+    got, want = _shares(drawn), _kept(shares, k=3)
+    require(_off(got, shares), "top_k cuts nothing.")
+    require(_off(got, _kept(shares, k=2)), "top_k keeps one token too few.")
+    require(_off(got, _kept(shares, k=4)), "top_k keeps one token too many.")
+    require(not bool(((got > 0) & (want == 0)).any()), "With top_k = 3 a token was drawn that is not among the three "
+                                                       "likeliest.")
+    require(not _off(got, want), "With top_k = 3 the three likeliest must come in their own proportions.")
+    mixed = 3 * normal(rng, 50, 9)
+    drawn = _sampled(answer, mixed, 1.0, 2, None, integer(rng, 0, 999))
+    require(bool((mixed.topk(2).indices == drawn[:, None]).any(1).all()),
+            "top_k is taken over the whole batch: each row has its own likeliest tokens.")
+
+
+def _sample_top_p(answer, rng):
+    for heat in (1.0, 2.5):
+        logits, shares = _rows(rng, temperature=heat)
+        drawn = _sampled(answer, logits, heat, None, 0.7, integer(rng, 0, 999))
+        got, want = _shares(drawn), _kept(shares, p=0.7)  # 0.36 + 0.24 + 0.16
+        require(_off(got, shares), "top_p cuts nothing.")
+        if heat != 1:  # where two tokens would have reached it
+            require(_off(got, _kept(shares, k=2)), "top_p looks at the chances before the temperature; it must look at "
+                                                   "those that are drawn from.")
+        require(_off(got, _kept(shares, k=2)), "The token that takes the sum past top_p is missing: those kept must "
+                                               "*reach* it together.")
+        require(_off(got, _kept(shares, k=4)), "top_p keeps one token too many: stop as soon as it is reached.")
+        require(not bool(((got > 0) & (want == 0)).any()), "With top_p = 0.7 a token was drawn that should be cut.")
+        require(not _off(got, want), "With top_p = 0.7 the tokens that are kept must come in their own proportions.")
+    mixed = 3 * normal(rng, 60, 9)
+    drawn = _sampled(answer, mixed, 1.0, None, 0.5, integer(rng, 0, 999))
+    kept = torch.stack([_kept(row.softmax(0), p=0.5) for row in mixed])  # (B, V)
+    require(bool((kept.gather(1, drawn[:, None]) > 0).all()), "With rows that differ, top_p is wrong: is each chance "
+                                                              "put back at its own token, in its own row?")
+
+
+def _sample_both(answer, rng):
+    logits, shares = _rows(rng)
+    got = _shares(_sampled(answer, logits, 1.0, 4, 0.65, integer(rng, 0, 999)))
+    want = _kept(shares, k=4, p=0.65)  # of 0.88, 0.41 + 0.27 reach it; of 1, it would take a third
+    require(_off(got, _kept(shares, p=0.65)), "With both, top_p must look at what top_k has left, with its chances "
+                                              "adding up to 1 again.")
+    require(not _off(got, want), "With top_k and top_p the shares are wrong.")
+
+
+def _sample_generator(answer, rng):
+    logits, _ = _rows(rng)
+    seed = integer(rng, 0, 999)
+    first, used, world = answer(logits, 1.0, 5, 0.95, seed)
+    require(used and not world, "The draw does not come from `generator` alone, so a seed would not give the same text "
+                                "again.")
+    require(first.unique().numel() > 1, "All rows get the same token: draw for each row by itself.")
+    require(torch.equal(first, answer(logits, 1.0, 5, 0.95, seed)[0]), "Equal generators give different tokens.")
+    require(not torch.equal(first, answer(logits, 1.0, 5, 0.95, seed + 1)[0]), "Another seed gives the same tokens.")
+
+
+SAMPLE = Exercise(
+    id="07.sample",
+    title="Draw a token",
+    points=9,
+    difficulty=2,
+    minutes=20,
+    prompt="""
+Write `sample(logits, temperature, top_k, top_p, generator)`, the piece of code that makes a model write. `logits` is
+(B, V); return (B,), one token for each row, as whole numbers. In this order:
+
+- divide the logits by `temperature`, a number above 0;
+- if `top_k` is not `None`, keep each row's `top_k` likeliest tokens;
+- if `top_p` is not `None`, keep of those the fewest likeliest that together reach it, their chances adding up to 1;
+- draw from what is left, each token with its chance. `torch.multinomial(chances, 1, generator=generator)` draws one
+  column for each row of chances.
+""",
+    stub='''
+def sample(logits, temperature, top_k, top_p, generator):
+    """(B, V) -> (B,): one token a row, drawn after the tail is cut."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("nothing left but the likeliest", 1, _sample_likeliest),
+        Property("as often as the chances say", 2, _sample_temperature),
+        Property("top-k", 2, _sample_top_k),
+        Property("top-p", 2, _sample_top_p),
+        Property("both", 1, _sample_both),
+        Property("the generator, and nothing else", 1, _sample_generator),
+    ],
+    ready=("lib.generation.choose", "lib.generation.cut_tail", "lib.lesson.handmade.fill.sample"),
+    bench=_draws,
+    hints=(
+        "What is cut gets a logit of -inf: then its chance is exactly 0, and the others add up to 1 by themselves.",
+        "top-k: everything below logits.topk(top_k).values[:, -1:] goes. top-p: ranked, order = "
+        "logits.softmax(-1).sort(descending=True); a token goes if those before it, ranked.cumsum(-1) - ranked, have "
+        "reached top_p already. `scatter` puts that back in each token's place.",
+        "gone = (ranked.cumsum(-1) - ranked >= top_p).scatter(-1, order, ...) needs a tensor to scatter into: "
+        "torch.zeros_like(logits, dtype=torch.bool).scatter(-1, order, beyond). Then logits.masked_fill(gone, "
+        "-math.inf), and torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0].",
+    ),
+)
+
+# --- cache --------------------------------------------------------------------------------------------------
+
+
+def _one_layer(rng, T=None, B=2, H=2, Dh=4):
+    """q, k and v of a whole text, (B, H, T, Dh) each, and what causal attention makes of them."""
+    T = T or integer(rng, 7, 10)
+    q, k, v = (normal(rng, B, H, T, Dh) for _ in range(3))
+    scores = q @ k.transpose(-2, -1) / math.sqrt(Dh)  # (B, H, T, T)
+    seen = torch.ones(T, T, dtype=torch.bool).tril()
+    return q, k, v, scores.masked_fill(~seen, -math.inf).softmax(-1) @ v
+
+
+def _in_pieces(cache, q, k, v, sizes):
+    """What the answer's cache says to pieces of these sizes, one after another, side by side again."""
+    said, at = [], 0
+    for n in sizes:
+        here = slice(at, at + n)
+        got = call_method(cache, "attend", q[:, :, here], k[:, :, here], v[:, :, here])
+        said.append(finite(shape(got, q[:, :, here].shape, "what attend returns"), "what attend returns"))
+        at += n
+    return torch.cat(said, dim=2)
+
+
+def _cache_prompt(answer, rng):
+    q, k, v, want = _one_layer(rng)
+    got, again = (_in_pieces(answer(), q, k, v, [q.size(2)]) for _ in range(2))
+    require(not differs(got, again).any(),
+            "Two caches share one memory: make it in __init__, on self, not in the class: "
+            "each layer of a model has a cache of its own.")
+    require(differs(got, (q @ k.transpose(-2, -1) / 2).softmax(-1) @ v).any(),
+            "The prompt is read without its mask: each of its tokens sees those after it.")
+    require(differs(got, (q @ k.transpose(-2, -1)).masked_fill(
+        ~torch.ones(q.size(2), q.size(2), dtype=torch.bool).tril(), -math.inf).softmax(-1) @ v).any(),
+        "The scores are not divided by the square root of the head's width.")
+    close(got, want, "A prompt, read at once, must give causal attention. It does not.", atol=1e-4)
+
+
+def _cache_steps(answer, rng):
+    q, k, v, want = _one_layer(rng)
+    T = q.size(2)
+    got = _in_pieces(answer(), q, k, v, [3] + [1] * (T - 3))
+    require(differs(got[:, :, 3:], v[:, :, 3:]).any(), "After the prompt each token sees only itself: what was read "
+                                                       "before is forgotten.")
+    scores = q[:, :, -1:] @ k[:, :, :-1].transpose(-2, -1) / 2  # (B, H, 1, T - 1)
+    require(differs(got[:, :, -1:], scores.softmax(-1) @ v[:, :, :-1]).any(), "A new token does not see itself.")
+    close(got, want, "A prompt of three tokens, and then one at a time: it must be as if all had been read at once. "
+                     "Are keys and values kept in the order in which they came?", atol=1e-4)
+
+
+def _cache_pieces(answer, rng):
+    q, k, v, want = _one_layer(rng)
+    T = q.size(2)
+    got = _in_pieces(answer(), q, k, v, [2, 3, T - 5])
+    require(not differs(got[:, :, :2], want[:, :, :2], atol=1e-4).any(), "The first piece is wrong already.")
+    close(got, want, "In pieces of several tokens it goes wrong from the second piece on: a new token sees all old "
+                     "ones, and of the new ones those up to itself. In which corner does your mask begin?", atol=1e-4)
+
+
+def _cache_from_nothing(answer, rng):
+    q, k, v, want = _one_layer(rng, T=12)
+    got = _in_pieces(answer(), q, k, v, [1] * 12)
+    close(got, want, "Token by token from the very first, it goes wrong.", atol=1e-4)
+
+
+CACHE = Exercise(
+    id="07.cache",
+    name="Cache",
+    title="A memory for one layer",
+    points=8,
+    difficulty=2,
+    minutes=15,
+    prompt="""
+Write the class `Cache`: what one attention layer remembers of the text so far. It begins empty. Its method
+`attend(q, k, v)` takes the queries, keys and values of the T **new** tokens, (B, H, T, Dh) each. It puts keys and
+values behind those that it has, and returns (B, H, T, Dh): for each new token the mixture that causal attention gives
+over **all old tokens and the new ones up to itself**. T may be the length of a prompt, or 1, or anything between.
+""",
+    stub='''
+class Cache:
+    def __init__(self):
+        raise NotImplementedError
+
+    def attend(self, q, k, v):
+        """(B, H, T, Dh) of the new tokens, three times -> (B, H, T, Dh)."""
+        raise NotImplementedError
+''',
+    properties=[
+        Property("a prompt, read at once", 2, _cache_prompt),
+        Property("then token by token", 2, _cache_steps),
+        Property("in pieces", 3, _cache_pieces),
+        Property("token by token from the first", 1, _cache_from_nothing),
+    ],
+    ready=("lib.generation.KVCache", "lib.generation.LayerCache", "lib.lesson.handmade.fill.Cache"),
+    hints=(
+        "Keep the keys and the values on self, None at first, and put the new ones behind them with torch.cat along "
+        "the tokens' axis, dim=2. The rest is attention with a mask that is not square.",
+        "With S keys in all, the queries belong to the last T of them: query i may see keys 0 to S - T + i. "
+        "torch.ones(T, S, dtype=torch.bool).tril(S - T) is True just there.",
+        "In attend: self.k = k if self.k is None else torch.cat([self.k, k], dim=2), and so for v; scores = q @ "
+        "self.k.transpose(-2, -1) / math.sqrt(q.size(-1)); mask as above; masked_fill(~mask, -math.inf).softmax(-1) @ "
+        "self.v.",
+    ),
+)
+
+# --- write_text -----------------------------------------------------------------------------------------------
+
+
+class _Remembers:
+    """A model with a memory: what it says of a token depends on all that it was handed, and in which order."""
+
+    def __init__(self, table):
+        self.table, self.state, self.sizes = table, table[:1] * 0, []  # table: (V, V)
+
+    def __call__(self, tokens):
+        self.sizes.append(tuple(tokens.shape))
+        said = []
+        for column in tokens.T:
+            self.state = self.table[column] + 0.8 * self.state.roll(1, -1)  # (B, V)
+            said.append(self.state)
+        return torch.stack(said, dim=1)  # (B, T, V)
+
+
+def _slowly(table, prompt, n, choose, read=lambda model, text: model(text)):
+    """Generation that reads everything anew for each token; or, with another `read`, a slip."""
+    text = prompt
+    for _ in range(n):
+        text = torch.cat([text, choose(read(_Remembers(table), text)[:, -1])[:, None]], dim=1)  # (B, T + 1)
+    return text
+
+
+def _telling(rng, n, B, choose):
+    """A model and a prompt for which no slip gives the right text by chance: (table, prompt, text)."""
+    V, T = 9, integer(rng, 3, 5)
+    for _ in range(1000):
+        table, prompt = 3 * normal(rng, V, V), torch.randint(V, (B, T), generator=rng)
+        want = _slowly(table, prompt, n, choose)
+        first = choose(_Remembers(table)(prompt)[:, 0])
+        alone = choose(_Remembers(table)(prompt[:, -1:])[:, -1])
+        model, twice = _Remembers(table), prompt
+        for _ in range(n):
+            twice = torch.cat([twice, choose(model(twice)[:, -1])[:, None]], dim=1)
+        if n == 0 or ((first != want[:, T]).all() and (alone != want[:, T]).all()
+                      and len(want[:, T].unique()) == B and not torch.equal(twice, want)):  # fmt: skip
+            return table, prompt, want
+    raise ValueError("no telling model found")
+
+
+def _generated(answer, rng, n, B=2, choose=lambda logits: logits.argmax(-1)):
+    """(the answer's text, text without a memory, the model as the answer left it, prompt)"""
+    table, prompt, want = _telling(rng, n, B, choose)
+    model, (V, T) = _Remembers(table), (len(table), prompt.size(1))
+
+    def spied(logits):
+        require(tuple(logits.shape) == (B, V), "`choose` takes the logits of the last position, (B, V); it was handed "
+                                               "something else.", f"handed {tuple(logits.shape)}")
+        return choose(logits)
+
+    got = answer(model, prompt, n, spied)
+    if tuple(getattr(got, "shape", ())) == (B, n) and n:
+        raise Wrong("Only the new tokens come back; the text is wanted, prompt and all.")
+    dtype(shape(got, (B, T + n), "the text"), torch.long, "the text")
+    return got, want, model, prompt
+
+
+def _generate_same(answer, rng):
+    got, want, _, prompt = _generated(answer, rng, integer(rng, 6, 8))
+    T = prompt.size(1)
+    close(got[:, :T], prompt, "The text does not begin with the prompt.")
+    require(torch.equal(got[:, T], want[:, T]), "The first new token is wrong: choose it by the logits at the prompt's "
+                                                "*last* position.")
+    close(got, want, "After the first new token the text differs from one written without a memory. The model "
+                     "remembers what it was handed: hand it what is new, and nothing twice.")
+
+
+def _generate_work(answer, rng):
+    n = integer(rng, 6, 8)
+    got, want, model, prompt = _generated(answer, rng, n)
+    B, T = prompt.shape
+    close(got, want, "The text differs from one written without a memory.")
+    require(model.sizes and model.sizes[0] == (B, T), "The prompt must be read at once, in the first call.")
+    read = sum(size[1] for size in model.sizes)
+    require(read <= T + n, "Tokens are read more than once. The model remembers them; that is the point.")
+    require(read < T + n, "The last token is read as well, and nobody asks what would come after it.")
+    require(all(size == (B, 1) for size in model.sizes[1:]), "After the prompt the model must be handed one new "
+                                                             "token at a time, (B, 1).")
+
+
+def _generate_draws(answer, rng):
+    """Any `choose`, asked once a token; each row by itself; and no new token at all."""
+    count = [0]
+
+    def second(logits):
+        count[0] += 1
+        return logits.topk(2).indices[:, 1]
+
+    n = integer(rng, 4, 6)
+    table, prompt, want = _telling(rng, n, 3, lambda logits: logits.topk(2).indices[:, 1])
+    got = answer(_Remembers(table), prompt, n, second)
+    dtype(shape(got, want.shape, "the text"), torch.long, "the text")
+    close(got, want, "With a `choose` that takes the second likeliest the text is wrong: every new token is "
+                     "`choose`'s, row by row.")
+    require(count[0] == n, "`choose` must be asked once for each new token.")
+    got, want, _, _ = _generated(answer, rng, 0)
+    close(got, want, "For n = 0 the prompt must come back as it is.")
+
+
+WRITE_TEXT = Exercise(
+    id="07.write_text",
+    title="Write, and read nothing twice",
+    points=6,
+    difficulty=1,
+    minutes=10,
+    prompt="""
+Write `write_text(read, prompt, n, choose)`. `read(tokens)` is a model with caches in it: it takes the **new** tokens,
+(B, T), remembers them behind all that it has read, and returns their logits, (B, T, V). `choose(logits)` takes (B, V)
+and returns the next token of each row, (B,). `prompt` is (B, T). Return (B, T + n): the prompt and n new tokens.
+
+Let the model read the prompt once, and then one token at a time. What nobody asks for need not be read.
+""",
+    stub='''
+def write_text(read, prompt, n, choose):
+    """(B, T) -> (B, T + n): the prompt, and n tokens, each chosen after all before it."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("the same text as without a memory", 2, _generate_same),
+        Property("each token is read once", 2, _generate_work),
+        Property("any way to choose", 2, _generate_draws),
+    ],
+    ready=("lib.generation.generate", "lib.generation.stream", "lib.lesson.handmade.fill.write_text"),
+    hints=(
+        "Two things change from round to round: the text so far, and what of it is new to the model. At first all of "
+        "the prompt is new.",
+        "In each of n rounds: logits = read(new)[:, -1], then new = choose(logits)[:, None], (B, 1), which joins the "
+        "text by torch.cat along dim=1.",
+        "text = new = prompt; for _ in range(n): new = choose(read(new)[:, -1])[:, None]; text = torch.cat([text, "
+        "new], dim=1). Then return text.",
     ),
 )
 
@@ -435,4 +859,4 @@ def catches_bad_cache(attend):
     ),
 )
 
-EXERCISES = [NUCLEUS, CATCHES_IDLE_TOP_K, CATCHES_BAD_CACHE, PAD_LEFT]
+EXERCISES = [NUCLEUS, SAMPLE, CATCHES_IDLE_TOP_K, CACHE, WRITE_TEXT, CATCHES_BAD_CACHE, PAD_LEFT]

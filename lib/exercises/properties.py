@@ -14,6 +14,7 @@ import torch
 
 from lib.exercises.verdict import AnswerError, NotAttempted, Wrong
 
+HERE = __file__.rpartition("properties")[0]
 HUGE = 10**8  # entries; a view can claim any number of them without holding memory
 
 
@@ -207,6 +208,8 @@ def _raised(kind, text, where):
 def _where(error):
     """The line of the learner's own source in which the error arose, or was passed on to library code."""
     frames = list(traceback.walk_tb(error.__traceback__))[1:]  # the first is `call`
+    while frames and frames[0][0].f_code.co_filename.startswith(HERE):  # a bench
+        del frames[0]
     if not frames:
         return ""
     file = frames[0][0].f_code.co_filename

@@ -46,18 +46,19 @@ class Result:
         return next((o for o in self.outcomes if not o.passed and not o.withheld), None)
 
 
-def evaluate(exercise, answer, seed=0, held=None):
+def evaluate(exercise, answer, seed=0, held=None, on_bench=False):
     """Judge an answer to an exercise. Prints nothing and never raises for what the answer does.
 
     Each property draws its inputs from a generator of its own, made from seed, exercise and property: the
     same seed gives the same inputs, whatever other properties there are. held: a further test, (answer, rng), without
-    which no more than half of the points are to be had.
+    which no more than half of the points are to be had. on_bench: the answer is on its exercise's bench already.
     """
     if exercise.is_value and answer is ...:
         return nothing(exercise, "")
     if callable(answer) == exercise.is_value:
         is_what = "a function, not a value" if exercise.is_value else f"{type(answer).__name__}, not a function"
         return nothing(exercise, f"`{exercise.name}` is {is_what}. Run the answer cell.", attempted=True)
+    answer = answer if on_bench else exercise.on_bench(answer)
     outcomes, attempted = [], False
     for p in exercise.properties:
         start = _number(seed, exercise.id, p.name)

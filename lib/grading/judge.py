@@ -1,5 +1,6 @@
 """Judge one submission: each answer in a sandbox of its own, each verdict out here."""
 
+import dataclasses
 import faulthandler
 import functools
 import os
@@ -107,8 +108,11 @@ def _grade(
         result = None
         barred = _barred(exercise, found, forbidden, rules_cost)
         if not barred:
+            code = found.code
+            if exercise.bench:
+                code = dataclasses.replace(code, after=(*code.after, exercise.bench_source))
             for _ in range(TRIES):
-                with sandbox.load(found.code, exercise.ready, _operations(exercise)) as remote:
+                with sandbox.load(code, exercise.ready, _operations(exercise)) as remote:
                     result = _evaluate(exercise, remote, seed)
                 problem = remote.problem
                 if not remote.lost:
@@ -176,4 +180,4 @@ def _evaluate(exercise: Exercise, remote: RemoteAnswer, seed: int):
             return nothing(exercise, f"The answer's cell does not define `{exercise.name}`.", attempted=True)
         where = f" in line {error.line}" if error.line else ""
         return nothing(exercise, f"The answer's cell does not run: {error.kind}{where}: {error.text}", attempted=True)
-    return evaluate(exercise, remote if remote.callable else remote.value, seed, held(exercise))
+    return evaluate(exercise, remote if remote.callable else remote.value, seed, held(exercise), on_bench=True)

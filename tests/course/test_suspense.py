@@ -18,7 +18,7 @@ PREDICTIONS = """
 02 saturation, recall, order
 03 one_head, rival, sharing, ablation
 04 stream, lens, norms
-05 overfit, rate, muon, size
+05 rate, muon, grams, size
 06 depth, clock, reach, rung
 07 tail, repeats, saves, sums, wrong
 08 digits, hands, bag, shuffle, erase, scarce, why

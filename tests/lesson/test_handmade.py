@@ -77,7 +77,23 @@ def test_the_whole_file_has_no_line_of_the_course():
     assert f"{ALL} of {ALL} parts of this file are yours: all of them" in text
 
 
-@pytest.mark.parametrize("id", [id for id in parts.IDS if id not in IN_WORDS])
+def test_the_file_grows_by_lessons():
+    """Once the model is the learner's, the file has no line of the course, whatever is still to come."""
+    model = {id: text for id, text in references().items() if id < "05"}
+    text = assembly.assemble(model)
+    assert f"{len(model)} of {len(model)} parts of this file are yours: all of them" in text
+    assert "lib." not in text and "def train" not in text and "--temperature" not in text
+    more = assembly.assemble(model | {"07.sample": reference_source("07.sample")})
+    assert f"{len(model) + 1} of {len(model) + 3} parts" in more
+    assert "import Cache, write_text\n" in more and "--temperature" in more
+    assert "def train" not in more and more.count("def write(") == 1
+    whole = assembly.assemble(model, whole=True)
+    assert all(f"def {name}(" in whole for name in ("train", "save", "write")) and "# 05" not in whole
+    for each in (text, more, whole):
+        compile(each, "theirs", "exec")
+
+
+@pytest.mark.parametrize("id", [id for id in parts.IDS if id < "05" and id not in IN_WORDS])
 def test_every_part_counts(id):
     """A part that computes something else is seen in the model: no part is only decoration, but for those inlined."""
     sources = references()
@@ -88,6 +104,29 @@ def test_every_part_counts(id):
     sources[id] += "\ndef _wrong(x):\n    return ~x if x.dtype == torch.bool else x * 1.5 + 0.1\n"
     theirs, ours = run(assembly.assemble(sources), Config.llama(vocab_size=50, block_size=16, **SHAPES[1]))
     assert not torch.allclose(theirs, ours, atol=1e-3)
+
+
+WRONG = {
+    "05.cross_entropy": (".mean()", ".sum()"),
+    "05.training_step": ("optimizer.step()", "optimizer.zero_grad()"),
+    "07.sample": ("logits.softmax(-1), 1", "(logits > -math.inf).flip(-1).float(), 1"),
+    "07.cache": (".tril(S - T)", ".tril()"),
+    "07.write_text": ("[:, -1]", "[:, 0]"),
+    "11.merged": ("W + alpha", "W - alpha"),
+}
+
+
+@pytest.mark.parametrize("id", WRONG)
+def test_so_does_every_part_that_trains_draws_or_adapts(id):
+    """Right alone, as far as its check goes, and wrong in the small model: the file's own doing is looked at."""
+    sources = references()
+    right, wrong = WRONG[id]
+    assert right in sources[id]
+    sections = {*parts.SECTIONS}
+    want, _ = assembly._small({}, sections)
+    assert assembly._problem(sources, want, 10.0, sections) == ""
+    broken = sources | {id: sources[id].replace(right, wrong)}
+    assert "in a small model it gives other results" in assembly._problem(broken, want, 10.0, sections)
 
 
 CALLING = """
@@ -295,6 +334,60 @@ def test_the_file_runs_by_itself(tmp_path):
     assert got.returncode == 1 and got.stderr.strip() == "the prompt is empty; write at least one word"
     with pytest.raises(CourseError, match="your transformer stopped"):
         trial.speak("to be", tmp_path, 1)
+
+
+def test_the_file_trains_draws_and_takes_lora(tmp_path):
+    """All of it in a process that has no course."""
+    (tmp_path / "model").mkdir()
+    folder, mine, text = talker(tmp_path / "model"), tmp_path / "mine.py", tmp_path / "text.txt"
+    mine.write_text(assembly.assemble(references()), encoding="utf-8")
+    text.write_text("to be or not to be " * 30, encoding="utf-8")
+
+    def ask(folder, *more):
+        command = [sys.executable, "-I", mine, folder, "to be", *more]
+        got = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=tmp_path)
+        assert got.returncode == 0, got.stderr
+        return got.stdout.splitlines()
+
+    for lora in ([], ["--lora", "2"]):
+        out = tmp_path / f"trained{len(lora)}"
+        said = ask(folder, "--train", text, "--steps", "6", "--rate", "0.02", "--save", out, *lora)
+        losses = [float(line.rpartition(" ")[2]) for line in said[:6]]
+        assert losses[-1] < losses[0], losses
+        assert ask(out)[0] == said[6], "what was saved writes what was trained, a LoRA in its weights"
+    heat = ("--temperature", "1.5", "--top-k", "50", "--top-p", "0.95")
+    one, same, other = (ask(folder, *heat, "--seed", seed)[0] for seed in ("1", "1", "2"))
+    assert one == same and one != other
+
+
+def test_its_own_cache_changes_nothing_and_saves_work(monkeypatch):
+    module = assembly.as_module(assembly.assemble(references()))
+    torch.manual_seed(0)
+    model = module.Model(*assembly.as_saved(Transformer(Config.llama(vocab_size=50, block_size=32, **SHAPES[1]))))
+    handed, forward = [], module.Model.forward
+    monkeypatch.setattr(module.Model, "forward", lambda self, tokens, *more: handed.append(tokens.size(1)) or forward(
+        self, tokens, *more))  # fmt: skip
+    with torch.no_grad():
+        text = module.write(model, [3, 1, 4], 9)
+        read, handed[:] = list(handed), []
+        slowly = [3, 1, 4]
+        for _ in range(9):
+            slowly.append(int(model(torch.tensor([slowly]))[0, -1].argmax()))
+    assert text == slowly
+    assert read == [3] + [1] * 8 and sum(read) < sum(handed)
+
+
+def test_in_a_lesson_a_broken_part_is_named_and_the_courses_stands_in(capsys):
+    for id, text in references().items():
+        parts.keep(id, text)
+    parts.keep("05.training_step", references()["05.training_step"].replace("optimizer.step()", "pass"))
+    module = trial.load()
+    said = capsys.readouterr().out
+    assert said.startswith("Your 05.training_step is left out: its check gives") and said.count("\n") == 1
+    assert set(module.mine) == set(parts.IDS) - {"05.training_step"}
+    model = module.Model(*assembly.as_saved(Transformer(Config.llama(vocab_size=11, block_size=8, **SHAPES[0]))))
+    first, *_, last = module.train(model, torch.arange(60) % 11, 8, rows=4, length=8, rate=0.05)
+    assert last < first
 
 
 def test_the_command(tmp_path):

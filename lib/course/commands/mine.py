@@ -66,11 +66,11 @@ def _speak(prompt: str, tokens: int, model: Path | None) -> None:
         raise CourseError("the prompt is empty; write at least one word")
     said = trial.speak(prompt, model, tokens)
     click.echo(said.text)
-    each = f"{len(said.pieces) / said.seconds:.1f} tokens a second" if said.seconds else "no token"
-    beside = ""
-    if model is None and said.pieces:
-        beside = f", the course's model {len(said.pieces) / trial.libs_seconds(prompt, len(said.pieces)):.1f}"
-    click.echo(f"{len(said.mine)} of {len(parts.PARTS)} parts are yours; {each}{beside}, both without a cache.")
+    beside, cache = "", any(id[:2] == "07" for id in said.mine)
+    if model is None:
+        beside = f", the course's model {trial.libs_rate(prompt, tokens, cache):.1f}"
+    speed = f"{said.rate:.1f} tokens a second{beside}, {'with' if cache else 'without'} a cache"
+    click.echo(f"{len(said.mine)} of {len(parts.PARTS)} parts are yours; {speed}.")
 
 
 def _write(out: Path, path: Path) -> None:

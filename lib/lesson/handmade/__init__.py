@@ -6,11 +6,12 @@ it is the course's; `fill` holds the course's parts for where a learner's is mis
     from lib.lesson import handmade
     handmade.meter()                                     # whose is what
     handmade.speak("The capital of France is")           # the file alone, on SmolLM2's weights
+    handmade.load().train(model, tokens, 20)             # the same, in this process
 """
 
 import importlib
 
-PLACES = {"meter": "trial", "speak": "trial"}
+PLACES = {"as_saved": "assembly", "load": "trial", "meter": "trial", "speak": "trial"}
 
 
 def __getattr__(name: str):

@@ -3,15 +3,17 @@
 import ast
 import contextlib
 import io
+import linecache
+import re
 import textwrap
 import time
 import tokenize
 import types
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.errors import CourseError
 from lib.exercises.closure import bound
@@ -26,12 +28,17 @@ FILL = "lib.lesson.handmade.fill"
 TOO_SLOW = 100  # times as long as with the course's part
 
 
-def assemble(sources: dict[str, str]) -> str:
-    """The file's text. sources: {id: source} of the learner's parts; the others are imported from the course."""
+def assemble(sources: dict[str, str], whole: bool = False) -> str:
+    """The file's text. sources: {id: source} of the learner's parts; the others are imported from the course.
+
+    What trains, what draws and what takes LoRA is left out as long as none of its parts is the learner's; whole: never.
+    """
+    open_ = {part.section for part in parts.PARTS if whole or not part.section or part.id in sources}
     head, _, rest = FRAME.read_text(encoding="utf-8").partition(BEGIN)
-    tail = rest.partition(END)[2]
-    missing = [part for part in parts.PARTS if part.id not in sources]
-    told = f"# {len(sources)} of {len(parts.PARTS)} parts of this file are yours"
+    tail = _without({*parts.SECTIONS} - open_, rest.partition(END)[2])
+    here = [part for part in parts.PARTS if part.section in open_]
+    missing = [part for part in here if part.id not in sources]
+    told = f"# {len(sources)} of {len(here)} parts of this file are yours"
     sections = [f"{told}; the others are imported from the course." if missing else f"{told}: all of them.", ""]
     if missing:
         sections += [f"from {FILL} import {', '.join(part.name for part in missing)}", ""]
@@ -42,6 +49,19 @@ def assemble(sources: dict[str, str]) -> str:
         if part.id in sources:
             sections += ["", f"# {part.id}: {part.what}", "", _section(part, sources[part.id], taken, placed), ""]
     return head + "\n".join(sections) + "\n" + tail
+
+
+def _without(closed: set[str], text: str) -> str:
+    """The frame's text without these sections, without what others take the place of, and without marks of either."""
+    kept, out = [], False
+    for line in text.splitlines(keepends=True):
+        if marked := re.fullmatch(r"\s*# (end of )?(until )?(\d\d)(: .*)?\n", line):
+            end, until, section, what = marked.groups()
+            out = not end and (section in closed) is not bool(until)
+            kept += [f"# Lesson {section}{what}\n"] if what and not out else []
+        elif not out:
+            kept.append(line.replace("  # noqa: F811", ""))
+    return "".join(kept)
 
 
 def _section(part: parts.Part, source: str, taken: set[str], placed: dict[str, str]) -> str:
@@ -94,60 +114,90 @@ def sound(sources: dict[str, str]) -> tuple[dict[str, str], list[str]]:
             standing[id] = source
     if not standing:
         return standing, notes
-    want, usual = _small({})
-    for id, problem in _problems(standing, want, usual):
+    sections = {part.section for part in parts.PARTS if part.id in standing}
+    _small({}, sections)  # the first time takes longer
+    want, usual = _small({}, sections)
+    for id, problem in _problems(standing, want, usual, sections):
         notes.append(f"Your {id} is left out: {problem}")
         del standing[id]
     return standing, notes
 
 
-def _problems(sources: dict[str, str], want: Tensor, usual: float) -> Iterable[tuple[str, str]]:
+def _problems(
+    sources: dict[str, str], want: list[Tensor], usual: float, sections: Collection[str]
+) -> Iterable[tuple[str, str]]:
     """Which parts go wrong in the small model, each tried by itself unless all together do well."""
-    if not _problem(sources, want, usual):
+    if not _problem(sources, want, usual, sections):
         return []
-    alone = [(id, _problem({id: source}, want, usual)) for id, source in sources.items()]
+    alone = [(id, _problem({id: source}, want, usual, sections)) for id, source in sources.items()]
     found = [(id, problem) for id, problem in alone if problem]
     return found or [(id, "your parts don't work together in a small model; give some back: course mine --forget.")
                      for id in sources]  # fmt: skip
 
 
-def _problem(sources: dict[str, str], want: Tensor, usual: float) -> str:
+def _problem(sources: dict[str, str], want: list[Tensor], usual: float, sections: Collection[str]) -> str:
     try:
-        got, seconds = _small(sources)
+        got, seconds = _small(sources, sections)
     except (Exception, SystemExit) as error:
         return f"it fails in a small model, {type(error).__name__}: {' '.join(str(error).split())[:200]}."
-    if got.shape != want.shape or not torch.allclose(got, want, rtol=1e-3, atol=1e-4):
+    pairs = zip(got, want, strict=True)
+    if not all(a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in pairs):
         return "in a small model it gives other results than the course's."
     if seconds > TOO_SLOW * usual:
         return f"in a small model it takes {seconds / usual:.0f} times as long as the course's."
     return ""
 
 
-def _small(sources: dict[str, str]) -> tuple[Tensor, float]:
-    """(logits, seconds) of the file on a small model with weights that matter; the quickest of three."""
+def _small(sources: dict[str, str], sections: Collection[str]) -> tuple[list[Tensor], float]:
+    """What these sections of the file do with a small model whose weights matter, and the seconds it takes (a read: the
+    quickest of three): logits, in pieces too; texts, drawn where one token only is left; losses; what a LoRA learns.
+    """
     config = Config.llama(vocab_size=11, block_size=16, n_layer=2, n_head=4, d_model=16, n_kv_head=2)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         ours = Transformer(config)
     rows, merges = torch.arange(24).view(2, 12) * 3 % 5, [(3, 1, 6), (0, 3, 7), (6, 4, 8), (2, 0, 9)]
-    module = types.ModuleType("your_transformer")
-    with contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        exec(compile(assemble(sources), "<your transformer>", "exec"), vars(module))
-        theirs = module.Model(*as_saved(ours))
+    module, results, seconds = as_module(assemble(sources, whole=True)), [], []
+    with contextlib.redirect_stdout(io.StringIO()):
         tokens = torch.tensor([module.apply_merges(row, merges) for row in rows.tolist()])  # (B, T)
-        seconds = []
-        for _ in range(3):
+        theirs, adapted = module.Model(*as_saved(ours)), module.Adapted(*as_saved(ours), rank=2)
+        for b in adapted.b.values():
+            nn.init.constant_(b, 0.1)  # zero at first, and then a change that is taken away would learn as well
+        with torch.no_grad():
+            for _ in range(3):
+                begun = time.perf_counter()
+                logits = theirs(tokens)  # (B, T, V)
+                seconds.append(time.perf_counter() - begun)
+                if seconds[0] > 1:  # slow enough to say so
+                    break
+            results += [logits.clone()]
             begun = time.perf_counter()
-            logits = theirs(tokens)  # (B, T, V)
-            seconds.append(time.perf_counter() - begun)
-            if seconds[0] > 1:  # slow enough to say so
-                break
-    return logits, min(seconds)
+            if "07" in sections:
+                caches = [module.Cache() for _ in range(config.n_layer)]
+                results += [theirs(tokens[:, at : at + 5], caches, at) for at in (0, 5)]
+                for how in (dict(), dict(temperature=1.0, top_k=1), dict(temperature=0.5, top_p=1e-6)):
+                    results.append(torch.tensor(module.write(theirs, [1, 5, 2], 4, **how)))
+        for model in [theirs] * ("05" in sections) + [adapted] * ("11" in sections):
+            losses = module.train(model, tokens.flatten(), 3, rows=2, length=6, rate=1e-2)
+            results.append(torch.tensor(list(losses)))
+        results += [adapted(tokens).detach()] if "11" in sections else []
+        more = time.perf_counter() - begun
+    return results, min(seconds) + more
+
+
+def as_module(text: str) -> types.ModuleType:
+    """The file, run in this process."""
+    module = types.ModuleType("your_transformer")
+    file = "<your transformer>"
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # so that errors quote the line
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(text, file, "exec"), vars(module))
+    return module
 
 
 def as_saved(model: Transformer) -> tuple[dict, dict[str, Tensor]]:
-    """(config, weights) of a Llama-like model of ours, under the names that Hugging Face saves."""
-    c, weights = model.config, model.state_dict()
+    """(config, weights) of a Llama-like model of ours, under the names that Hugging Face saves; the weights a copy."""
+    c, weights = model.config, {name: weight.clone() for name, weight in model.state_dict().items()}
     names = {"attention.q": "self_attn.q_proj", "attention.k": "self_attn.k_proj", "attention.v": "self_attn.v_proj",
              "attention.out": "self_attn.o_proj", "mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj",
              "mlp.down": "mlp.down_proj", "norm1": "input_layernorm", "norm2": "post_attention_layernorm"}  # fmt: skip

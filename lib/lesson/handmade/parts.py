@@ -14,14 +14,26 @@ from lib.lesson.predictions import home
 
 @dataclass(frozen=True)
 class Part:
-    """One exercise whose answer is a part of the model. id: the exercise's; what: what it does there."""
+    """One exercise whose answer is a part of the model. id: the exercise's; what: what it does there.
+
+    called: the name that the answer defines, where it isn't the id's.
+    """
 
     id: str
     what: str
+    called: str = ""
 
     @property
     def name(self) -> str:
-        return self.id.split(".")[1]
+        return self.called or self.id.split(".")[1]
+
+    @property
+    def section(self) -> str:
+        """What of the file it belongs to: the lesson that adds it, or "" for the model itself."""
+        return self.id[:2] if self.id[:2] in SECTIONS else ""
+
+
+SECTIONS = ("05", "07", "11")  # training, writing, LoRA: each joins the file with the first of its parts
 
 
 # In the order in which they stand in the file: each uses only what is above it.
@@ -40,6 +52,12 @@ PARTS = (
     Part("04.gated_mlp", "thinks, position by position"),
     Part("04.pre_norm_block", "wires a Block"),
     Part("04.transformer", "is the whole model"),
+    Part("05.cross_entropy", "says how surprised it is"),
+    Part("05.training_step", "learns"),
+    Part("07.sample", "draws a token"),
+    Part("07.cache", "remembers what has been read", "Cache"),
+    Part("07.write_text", "writes, and reads nothing twice"),
+    Part("11.merged", "puts a LoRA into a weight"),
 )
 IDS = tuple(part.id for part in PARTS)
 

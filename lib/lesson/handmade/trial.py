@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 from lib.errors import CourseError
 from lib.lesson.files import write_atomic
 from lib.lesson.handmade import parts
-from lib.lesson.handmade.assembly import assemble, sound
+from lib.lesson.handmade.assembly import as_module, assemble, sound
 from lib.sources.catalogue import smollm2_folder
 
 NAME = "my_transformer.py"
@@ -23,7 +24,7 @@ NAME = "my_transformer.py"
 
 @dataclass(frozen=True)
 class Spoken:
-    """What the file said. pieces: the text of each new token; logits: (T, V), of the prompt; seconds: for all pieces.
+    """What the file said. pieces: the text of each new token; logits: (T, V), of the prompt; rate: tokens a second.
 
     mine: the ids of the parts that were the learner's; notes: a line on each that was left out.
     """
@@ -31,7 +32,7 @@ class Spoken:
     text: str
     pieces: tuple[str, ...]
     logits: Tensor
-    seconds: float
+    rate: float
     mine: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -68,6 +69,20 @@ def table(mine: Iterable[str]) -> list[str]:
     return [f"{'yours' if part.id in mine else 'course':<7} {part.id:<19} {part.what}" for part in parts.PARTS]
 
 
+def load() -> types.ModuleType:
+    """The learner's file as a module of this process: Model, train, write, Adapted. Prints whose part is left out, why.
+
+    Where nothing or not all is the learner's, the course's parts stand in.
+    """
+    sources, notes = parts.kept()
+    standing, more = sound(sources)
+    for note in (*notes, *more):
+        print(note)
+    module = as_module(assemble(standing, whole=True))
+    module.mine = tuple(standing)
+    return module
+
+
 def speak(prompt: str, folder: str | Path | None = None, n_new: int = 8) -> Spoken:
     """Run the learner's file alone, in a process of its own: the likeliest n_new tokens after the prompt.
 
@@ -87,20 +102,24 @@ def speak(prompt: str, folder: str | Path | None = None, n_new: int = 8) -> Spok
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     new = said["new"].tolist()
     pieces = tuple(tokenizer.decode([each]) for each in new)
-    return Spoken(prompt + tokenizer.decode(new), pieces, said["logits"], float(said["seconds"]), mine, notes)
+    return Spoken(prompt + tokenizer.decode(new), pieces, said["logits"], 1 / float(said["seconds"]), mine, notes)
 
 
-def libs_seconds(prompt: str, n_new: int) -> float:
-    """Seconds that lib's model needs for n_new tokens after the prompt, without a cache, as the file does it."""
+def libs_rate(prompt: str, n_new: int, cache: bool) -> float:
+    """Tokens a second of lib's model: n_new tokens after the prompt, with a cache or by reading all anew for each."""
     import torch
 
+    from lib.generation import generate
     from lib.weights.pretrained import load_smollm2
 
     model, tokenizer = load_smollm2()
     tokens = torch.tensor([tokenizer.encode(prompt)])  # (1, T)
     begun = time.perf_counter()
-    with torch.no_grad():
-        for _ in range(n_new):
-            new = model(tokens)[:, -1].argmax(-1, keepdim=True)  # (1, 1)
-            tokens = torch.cat((tokens, new), dim=1)  # (1, T + 1)
-    return time.perf_counter() - begun
+    if cache:
+        generate(model, tokens, n_new)
+    else:
+        with torch.no_grad():
+            for _ in range(n_new):
+                new = model(tokens)[:, -1].argmax(-1, keepdim=True)  # (1, 1)
+                tokens = torch.cat((tokens, new), dim=1)  # (1, T + 1)
+    return n_new / (time.perf_counter() - begun)
