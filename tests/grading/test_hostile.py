@@ -348,33 +348,37 @@ def ordinary(top):
     copy = top / "checkout"
     leave = shutil.ignore_patterns(".git", ".venv", "build", "data", "__pycache__", ".*cache")
     shutil.copytree(ROOT, copy, ignore=leave)
-    python = readable_python(top, become)
+    python = readable_python(top, become)  # and who becomes nobody to run it
     few.out.mkdir()
     for path in (few.out, few.folder):
         path.chmod(0o777)
-    return few.grade("--timeout", "6", python=[*become, python], env={"PYTHONPATH": str(copy), "HOME": str(few.out)})
+    return few.grade("--timeout", "6", python=python, env={"PYTHONPATH": str(copy), "HOME": str(few.out)})
 
 
 def readable_python(top, become):
-    """A Python with our packages that an ordinary user may read: ours, or one of this version with links to ours."""
+    """A Python with our packages that an ordinary user may read: ours, or one of this version that has our packages in
+    a file system of its own, or, where none may be mounted, links to them. The command that starts it as that user."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
-    def works(python, first=""):
+    def works(*line, first=""):
         tell = "import sys; print('%d.%d' % sys.version_info[:2])"  # in a process that it starts, as the grader does
         code = f"{first}\nimport subprocess, sys\nsubprocess.run([sys.executable, '-c', {tell!r}], check=True)"
-        done = subprocess.run([*become, python, "-I", "-c", code], capture_output=True, text=True)
+        done = subprocess.run([*line, "-I", "-c", code], capture_output=True, text=True)
         return done.stdout.strip() == version
 
-    if works(sys.executable, "import torch"):
-        return sys.executable
+    if works(*become, sys.executable, first="import torch"):
+        return [*become, sys.executable]
     for base in (f"/usr/bin/python{version}", f"/usr/local/bin/python{version}"):
-        if os.path.exists(base) and works(base):
+        if os.path.exists(base) and works(*become, base):
             subprocess.run([base, "-m", "venv", "--without-pip", top / "venv"], check=True)
-            theirs = top / "venv" / "lib" / f"python{version}" / "site-packages"
-            linked = subprocess.run(["cp", "-alT", sysconfig.get_path("purelib"), theirs], capture_output=True)
+            ours, theirs = sysconfig.get_path("purelib"), top / "venv" / "lib" / f"python{version}" / "site-packages"
             python = str(top / "venv" / "bin" / "python")
-            if linked.returncode == 0 and works(python, "import torch"):
-                return python
+            mount = ["unshare", "--mount", "sh", "-c", 'mount --bind "$1" "$2" && shift 2 && exec "$@"', "sh"]
+            if works(*mount, ours, theirs, *become, python, first="import torch"):
+                return [*mount, ours, theirs, *become, python]
+            linked = subprocess.run(["cp", "-alT", ours, theirs], capture_output=True)
+            if linked.returncode == 0 and works(*become, python, first="import torch"):
+                return [*become, python]
     pytest.skip(f"no Python {version} here that an ordinary user may read")
 
 
