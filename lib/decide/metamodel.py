@@ -243,7 +243,7 @@ def _pair(model, made) -> tuple[dict | None, int | None]:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            read = {s: _counted(lambda s=s: model.get_encoder()(**_read(model, made, s))) for s, _ in texts}
+            read = {s: _counted(lambda s=s: model.get_encoder()(**_read(model, made, s))) for s in {S, texts[2][0]}}
             both = [_counted(lambda s=s, t=t: _run(model, made, t, s)) for s, t in texts]
     except Exception:  # each family fails in its own way, and then it is not known
         return None, None
