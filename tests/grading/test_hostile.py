@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forked import Fork
 from hostile import CORPUS
 from hostile.entry import KINDS, Entry, Place
 from hostile.reaching import SPY
@@ -119,17 +120,22 @@ class Class:
         self.paths = {entry.name: entry.write(self.place) for entry in self.entries}
         return self
 
-    def grade(self, *options, python=(sys.executable,), env=(), timeout=400, patience=5.0):
+    def grade(self, *options, python=(sys.executable,), env=(), timeout=400, patience=5.0, forked=False):
+        """forked: in a fork of this process, which has loaded everything, instead of one that begins anew."""
         if "--unsandboxed" in options:  # as the user who runs the tests, on their machine
             assert {entry.name for entry in self.entries} <= HARMLESS
         with Listener(self.drop, self.token) as listener:
             if not hasattr(self, "paths"):
                 self.build(listener.port)
-            line = [*python, "-c", COURSE, "grade", str(self.folder), "--out", str(self.out), *options]
-            environ = os.environ | FRUGAL | {"COURSE_SECRET": "CANARY-" + self.token, "COLUMNS": "200"} | dict(env)
+            words = ["grade", str(self.folder), "--out", str(self.out), *options]
+            more = FRUGAL | {"COURSE_SECRET": "CANARY-" + self.token, "COLUMNS": "200"} | dict(env)
             with adopted(patience) as left:
-                self.done = subprocess.run(line, env=environ, capture_output=True, text=True, errors="replace",
-                                           timeout=timeout, stdin=subprocess.DEVNULL, cwd=self.top)  # fmt: skip
+                if forked:
+                    self.done = fork(*words, cwd=self.top, **more)
+                else:
+                    self.done = subprocess.run([*python, "-c", COURSE, *words], env=os.environ | more, text=True,
+                                               capture_output=True, errors="replace", timeout=timeout,
+                                               stdin=subprocess.DEVNULL, cwd=self.top)  # fmt: skip
             self.left = left
         self.heard, self.read = listener.heard, None
         return self
@@ -171,6 +177,14 @@ class Class:
                 if mark in data:
                     found.append(f"{path.name}: {data[data.index(mark):][:200]!r}")
         return found
+
+
+def fork(*words, cwd: Path, **environment) -> subprocess.CompletedProcess:
+    """The command in a fork of this process."""
+    with tempfile.TemporaryDirectory() as top:
+        said = Path(top, "said")
+        status = Fork(main, [*map(str, words)], said=said, folder=cwd, **environment).wait(400)
+        return subprocess.CompletedProcess(words, status, said.read_text(errors="replace"), "")
 
 
 def shown(name: str) -> str:
@@ -255,7 +269,8 @@ def everyone(top, alone):
 
 @pytest.fixture(scope="module")
 def endless(top):
-    return Class(chosen("good_plain", *sorted(ENDLESS)), top / "endless").grade("--timeout", "2.5", "--seed", "7")
+    some = Class(chosen("good_plain", *sorted(ENDLESS)), top / "endless")
+    return some.grade("--timeout", "2.5", "--seed", "7", forked=True)
 
 
 @needs_isolation
@@ -311,7 +326,7 @@ def test_a_terminal_is_told_nothing_by_learners(tmp_path):
     names = [f"left out {escapes}".replace("/", "").encode(), b"caf\xe9 \xff \x1b[31m", b"new\nline"]
     odd = [replace(e, path=path) for e, path in zip(chosen("empty_folder", "not_json", "no_cells"), names, strict=True)]
     raising = Entry("raises", answers={"02.causal_mask": f"raise RuntimeError({escapes!r})"}, path="raises \x1b[2J")
-    seen = Class([*odd, raising], tmp_path).grade("--timeout", "6", "--jobs", "1")
+    seen = Class([*odd, raising], tmp_path).grade("--timeout", "6", "--jobs", "1", forked=True)
     assert seen.done.returncode == 1 and seen.said.count("left out") == 1, seen.said
     assert [c for c in seen.said if not c.isprintable() and c != "\n"] == []
     assert "Traceback" not in seen.said
@@ -445,11 +460,6 @@ def test_the_spy_tells_what_it_finds(tmp_path):
 # ------------------------------------------------------------------------------------------- bad input
 
 
-def course(*arguments, cwd=None):
-    return subprocess.run([sys.executable, "-c", COURSE, "grade", *map(str, arguments)], env=os.environ | FRUGAL,
-                          capture_output=True, text=True, timeout=120, cwd=cwd)  # fmt: skip
-
-
 @pytest.mark.parametrize("what, says", [
     ("missing", "no file or folder"), ("empty", "no notebook in"), ("without", "no notebook in"),
     ("empty/../without/notes.txt", "notes.txt"),
@@ -474,7 +484,7 @@ def test_two_submissions_of_one_learner_and_another_course(tmp_path):
     for cell in second["cells"]:
         cell["source"] = ""
     (first.parent / "later_copy.ipynb").write_text(json.dumps(second))
-    both.grade("--jobs", "1")
+    both.grade("--jobs", "1", forked=True)
     points, _, _ = both.results()["good_plain"]
     assert points == good.points
     assert both.done.returncode == 1
@@ -485,7 +495,7 @@ def test_two_submissions_of_one_learner_and_another_course(tmp_path):
 @needs_isolation
 def test_learner_gives_a_name_that_is_no_file_name(tmp_path):
     one = Class(chosen("good_plain"), tmp_path).build()
-    one.grade("--learner", "../../../tmp/ada\n<b>", "--jobs", "1")
+    one.grade("--learner", "../../../tmp/ada\n<b>", "--jobs", "1", forked=True)
     assert one.done.returncode in (0, 2), one.said
     assert "Traceback" not in one.said
     if one.done.returncode == 0:
@@ -499,8 +509,8 @@ def test_a_learners_folder_and_one_notebook(tmp_path):
     one = Class(chosen("good_plain"), tmp_path).build()
     notebook = next(one.paths["good_plain"].glob("*.ipynb"))
     for path in (notebook, notebook.parent):
-        done = course(path, "--out", tmp_path / "out", "--seed", "3", "--jobs", "1")
-        assert done.returncode == 0, done.stderr
+        done = fork("grade", path, "--out", tmp_path / "out", "--seed", "3", "--jobs", "1", cwd=tmp_path, **FRUGAL)
+        assert done.returncode == 0, done.stdout
     assert set(one.standings()) == {"good_plain"}
     assert one.results()["good_plain"][0] == chosen("good_plain")[0].points
     assert set(one.results()["good_plain"][0]) == {e.id for e in exercises("02")}
