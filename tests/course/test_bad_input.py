@@ -60,7 +60,7 @@ def _is_path(command, parameter):
 
 
 CASES = [(command, words) for command, _, words in cases()]
-SOME = random.Random(f"{os.environ.get('COURSE_TEST_SEED', 0)}").sample(CASES, hunt(200, len(CASES)))
+SOME = random.Random(f"{os.environ.get('COURSE_TEST_SEED', 0)}").sample(CASES, hunt(120, len(CASES)))
 
 
 @pytest.fixture(scope="module")
