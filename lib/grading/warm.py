@@ -679,7 +679,11 @@ class Uses(list):
 @functools.cache
 def _listening() -> type:
     """A mode of PyTorch's that notes which of its operations pass. Made before there is any runner."""
+    import torch
     from torch.overrides import TorchFunctionMode
+
+    of, plain = getattr, (None, torch.Tensor.__torch_function__.__func__)
+    enabled = torch._C._is_torch_function_enabled
 
     class Listening(TorchFunctionMode):
         def __init__(self, note, forbidden: tuple):
@@ -697,7 +701,14 @@ def _listening() -> type:
                     self.names[name] |= f == name or (f in name and f.__len__() >= 8)
             if self.names[name]:
                 self.note(f"torch.{name}")
-            return function(*args, **(kwargs or {}))
+            own = [kind for kind in types if of(kind.__torch_function__, "__func__", None) not in plain]
+            if not own or not enabled():  # or it has asked for the plain operation
+                return function(*args, **(kwargs or {}))
+            with self:  # kinds of tensors of the answer's: what they do is listened to as well
+                for kind in own:
+                    if (got := kind.__torch_function__(function, types, args, kwargs or {})) is not NotImplemented:
+                        return got
+            return NotImplemented
 
     return Listening
 

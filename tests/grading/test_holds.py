@@ -615,10 +615,17 @@ def test_by_whatever_way_it_was_come_by(plain_box, way):
         "f = F.__getattribute__('scaled_dot_' + 'product_attention')",
         "b = print.__self__\nkeep = b.getattr\nb.getattr = lambda o, n, *d: '' if n == '__name__' else keep(o, n, *d)\n"
         "f = F.__getattribute__('scaled_dot_' + 'product_attention')",
+        "g = F.__getattribute__('scaled_dot_' + 'product_attention')\nclass Later(torch.Tensor):\n    @classmethod\n"
+        "    def __torch_function__(cls, function, types, args=(), kwargs=None):\n"
+        "        if todo := args[0].__dict__.pop('todo', None):\n"
+        "            super().__torch_function__(torch.Tensor.copy_, types, (args[0], g(*todo)), {})\n"
+        "        return super().__torch_function__(function, types, args, kwargs or {})\n"
+        "def f(*todo):\n    out = torch.zeros(*todo[0].shape[:-1], todo[2].shape[-1]).as_subclass(Later)\n"
+        "    out.todo = todo\n    return out",
         "g = F.__getattribute__('scaled_dot_' + 'product_attention')\n"
         "f = lambda q, k, v, m: torch.func.vmap(lambda a, b, c: g(a, b, c, m))(q[None], k[None], v[None])[0]",
     ],
-    ids=["a pattern", "an attribute", "other builtins", "vmap"],
+    ids=["a pattern", "an attribute", "other builtins", "a tensor that computes when it is looked at", "vmap"],
 )
 def test_an_operation_of_pytorchs_has_a_flag(plain_box, way):
     e = exercise("02.attention")
@@ -930,6 +937,46 @@ def test_each_sentence_of_the_threat_model_names_a_test_that_is_there():
     there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for name in set(re.findall(r"`(test_\w+)`", text)):
         assert f"def {name}(" in there, name
+
+
+BROTHERS = {  # of each of fifteen attacks that once got through: submissions of the corpus, and tests
+    "numbers of a shape": "big_numbers_in_a_list big_number_of_an_object half_a_million_lists "
+    "one_blob_for_many_tensors",
+    "many statements": "class_of_many_methods a_list_of_many many_arguments",
+    "many axes": "axes_in_a_frame seventeen_axes arrays_of_many_axes lists_in_lists",
+    "calls within calls": "calls_back_with_objects calls_back_with_a_flood_of_lists "
+    "calls_back_with_no_arguments_at_all test_no_object_of_the_answers_and_no_call_within_a_call",
+    "the library's": "a_name_in_pieces a_dictionary_of_lib what_another_room_imports "
+    "test_by_whatever_way_it_was_come_by test_a_copy_of_the_librarys_is_the_librarys "
+    "test_what_is_made_within_a_call_or_called_in_a_child_is_seen",
+    "PyTorch's": "an_op_of_aten an_op_from_a_dictionary an_op_from_elsewhere "
+    "test_an_operation_of_pytorchs_has_a_flag",
+    "a table": "table_of_answers test_no_points_without_the_idea test_what_is_held_back_is_told_right_by_the_reference",
+    "too deep to read": "nots_too_deep_to_read a_chain_too_deep_to_read a_helper_too_deep_to_read",
+    "the seed": "seed_by_brute_force test_the_sandbox_knows_nothing_of_the_seed "
+    "test_a_told_seed_is_not_found_from_what_was_drawn test_a_told_seed_is_mixed_with_a_key_of_the_graders",
+    "limits": "name_hides_memory_that_is_used children_that_reap_themselves test_what_is_only_claimed_counts_as_well "
+    "test_memory_is_counted_whatever_a_process_is_called test_computing_is_counted_of_those_who_lost_their_parent",
+    "flags": "flood_of_flags_within flood_of_modules flood_of_owners",
+    "halves of characters": "the_other_half halves_in_the_wrong_order half_a_character_returned tags_and_marks",
+    "long texts": "an_exception_of_many_letters flood_of_modules test_long_texts_that_do_not_compress "
+    "test_what_no_database_takes_costs_its_entry",
+    "names": "name_in_two_forms_1 name_in_two_forms_2 test_no_two_names_become_one "
+    "test_file_names_are_safe_distinct_and_stable test_any_name_and_any_text_is_kept_apart",
+    "columns": "flood_of_files another_course test_only_lessons_of_ours_make_columns "
+    "test_a_file_of_no_lesson_is_named_and_makes_no_column",
+}
+
+
+@pytest.mark.parametrize("kind", BROTHERS)
+def test_each_attack_has_brothers(kind):
+    from hostile import CORPUS
+
+    names = BROTHERS[kind].split()
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(names) >= 3
+    for name in names:
+        assert name in {entry.name for entry in CORPUS} or f"def {name}(" in tests, name
 
 
 def test_the_limits_are_those_of_the_threat_model():
