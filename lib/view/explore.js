@@ -5,7 +5,7 @@
 
 // ---- The tokenizer ---------------------------------------------------------------------------------------------------
 
-const utf8 = new TextEncoder(), fromUtf8 = new TextDecoder("utf-8", {fatal: true});
+const utf8 = new TextEncoder(), fromUtf8 = new TextDecoder("utf-8", {fatal: true, ignoreBOM: true});
 
 /** GPT-2 writes bytes as letters: those that print in Latin-1 as themselves, the others from U+0100 on. */
 const LETTERS = (() => {
@@ -94,7 +94,7 @@ class Tokenizer {
 
   decode(ids) {
     const bytes = Array.from(ids).flatMap(id => Array.from(this.bytes(id)));
-    return new TextDecoder().decode(Uint8Array.from(bytes));
+    return new TextDecoder("utf-8", {ignoreBOM: true}).decode(Uint8Array.from(bytes));
   }
 
   /** A piece as a person can see it: a space as ␣, part of a character as its bytes. */
