@@ -22,8 +22,8 @@ PREDICTIONS = """
 06 depth, clock, reach, rung
 07 tail, repeats, saves, sums, wrong
 08 digits, hands, bag, shuffle, erase, scarce, why
-09 rouge, select, fifty, judge
-10 memory, cache, shift
+09 rouge, select, unseen, fifty, judge
+10 memory, cache, bits, shift
 11 before, after, unseen, forgot, small
 12 prompt, unseen
 """
