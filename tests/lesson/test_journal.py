@@ -155,7 +155,7 @@ def test_the_table(monkeypatch):
     fill()
     text = run().output
     [row] = [line for line in text.splitlines() if line.startswith("02")]
-    assert re.search(r"1 of 4 +7 of 24 +3 +1 of 2$", row), row
+    assert re.search(r"1 of 5 +7 of 30 +3 +1 of 2$", row), row
     assert f"1 of {len(exercises())} passed, 7 of {sum(e.points for e in exercises())} points" in text
     assert "You were right in 1 of 2 predictions." in text
     assert "Next: 02.attention" in text and str(predictions.home()) in text
@@ -166,7 +166,7 @@ def test_a_notebook_that_is_none_costs_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr("lib.lesson.series.NOTEBOOKS", tmp_path)
     fill()
     ran = run()
-    assert ran.exit_code == 0 and "is not a notebook" in ran.output and "7 of 24" in ran.output
+    assert ran.exit_code == 0 and "is not a notebook" in ran.output and "7 of 30" in ran.output
 
 
 def test_export_holds_all_that_is_kept(tmp_path):

