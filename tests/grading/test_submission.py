@@ -83,7 +83,7 @@ def test_the_lessons_own_cells_are_nobodys_answer():
 
 def test_lessons_of_a_notebook():
     cells = (Cell("", KEY), Cell("", "03-split_heads-check"), Cell("", "02-no_such"), Cell("", "99-x"), Cell(""))
-    assert lessons(cells) == {"02": 1 / 4, "03": 1 / 5}
+    assert lessons(cells) == {"02": 1 / 5, "03": 1 / 5}
 
 
 # --- whose file ---
