@@ -83,9 +83,9 @@ matrix: setup ## strict nbval under one and two threads, and with less of the pr
 	for n in 1 2; do OMP_WAIT_POLICY=PASSIVE OMP_NUM_THREADS=$$n COURSE_THREADS=$$n $(NBVAL) notebooks || exit 1; done
 	for isa in default avx2; do ATEN_CPU_CAPABILITY=$$isa $(NBVAL) notebooks || exit 1; done
 
-site-check: $(READY) ## the website in a real browser: errors, other hosts, accessibility (needs Chromium)
+site-check: $(READY) ## the website and the page of `course explore` in a real browser (needs Chromium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements/develop.lock -r tests/browser/requirements.txt
-	$(BIN)/python -m pytest tests/browser/test_site.py
+	$(BIN)/python -m pytest tests/browser/test_site.py tests/browser/test_explore.py
 
 doctor: $(READY) ## what this machine offers, what works and what to fix
 	@$(BIN)/course doctor

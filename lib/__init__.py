@@ -8,6 +8,7 @@ tokenizer, embedding, attention, transformer, training, generation, vision. Ever
 - `trainer`: what a run needs around the plain loop
 - `weights`: other people's weights in our model, and ours in their formats
 - `inference`: writing fast, and for many at once
+- `view`: one look into a running model, as a page that computes it
 - `decide`: counting, sizing and judging models
 - `shop`: one company, its records and its customers
 - `adapt`: a model taught one job, or made for one

@@ -5,7 +5,8 @@
         done.value, done.status, done.said
 
 A fork is a process like any other: it may set its environment, start processes, crash or be killed. `notebook` runs a
-notebook's cells in one.
+notebook's cells in one. `Fork` is one of the tests' own process, which has loaded what it needs, and need not be waited
+for.
 """
 
 import contextlib
@@ -18,7 +19,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +94,40 @@ class Warm:
         return nb
 
 
+class Fork:
+    """A function in a fork of this very process, in a session of its own; to be asked and ended as a Popen is.
+
+    said: the file for all that it says.
+    """
+
+    def __init__(self, function: Callable, *arguments, said: Path, folder: Path | None = None, **environment: str):
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            gc.freeze()
+            os.setsid()
+            order = {"said": str(said), "folder": str(folder or Path.cwd()), "environment": environment}
+            _live(order, lambda: function(*arguments))
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float = SECONDS) -> int:
+        end = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("a fork", timeout)
+            time.sleep(0.01)
+        return self.returncode
+
+    def kill(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
 # ------------------------------------------------------------------------------------------- over there
 
 
@@ -111,16 +148,26 @@ def main() -> None:
 
 def _obey(order: dict) -> None:
     """The child's whole life. Never returns."""
+
+    def obey():
+        module, _, name = order["function"].partition(":")
+        value = getattr(importlib.import_module(module), name)(*order["arguments"])
+        Path(order["told"]).write_text(json.dumps(value))
+
+    _live(order, obey)
+
+
+def _live(order: dict, work: Callable[[], None]) -> None:
+    """Where it says, nothing on stdin, all it says in one file. Never returns."""
     status = 1
     try:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(os.open(order["said"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)  # the pipes are the parent's
         os.dup2(1, 2)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
         os.chdir(order["folder"])
         os.environ |= order["environment"]
-        module, _, name = order["function"].partition(":")
-        value = getattr(importlib.import_module(module), name)(*order["arguments"])
-        Path(order["told"]).write_text(json.dumps(value))
+        work()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -7,11 +7,11 @@ LONG = "COURSE_TEST_LONG"  # in the environment: set by pytest's option --long
 # Longest first, as they are begun: then two processes end at about the same time. `make check` does without them,
 # but for those of what has changed.
 SLOWEST = """
-exercises/test_solved grading/test_hostile grading/test_kill grading/test_honest trainer/test_parallel
-course/test_runner exercises/test_mutants grading/test_nbgrader grading/test_sandbox trainer/test_precision
-weights/test_pretrained course/test_bad_input course/test_teaching course/test_learners_copy course/test_website
-inference/test_server course/test_train course/test_own_settings course/test_renewal sources/test_catalogue
-grading/test_gradebook
+grading/test_hostile exercises/test_solved exercises/test_mutants decide/test_known grading/test_holds
+trainer/test_parallel grading/test_kill grading/test_honest course/test_runner grading/test_nbgrader
+grading/test_sandbox weights/test_pretrained trainer/test_precision course/test_bad_input course/test_learners_copy
+course/test_website inference/test_server course/test_train sources/test_catalogue course/test_own_settings
+course/test_renewal course/test_teaching grading/test_gradebook
 """.split()
 
 

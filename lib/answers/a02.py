@@ -43,6 +43,12 @@ def effective_tokens(weights):
     return entropy.exp()
 
 
+def previous_token(T):
+    Wk = torch.eye(T)  # (T, T): a token is found by its place
+    Wq = 20 * T**0.5 * torch.eye(T).roll(1, 0)  # (T, T): row t asks for place t - 1, firmly
+    return Wq, Wk
+
+
 ANSWERS = {
     "02.causal_mask": Answer(causal_mask, (
         Mutant("no diagonal", ">=", ">", "the diagonal is False"),
@@ -86,6 +92,21 @@ ANSWERS = {
                                                                "1.5",
                "in place"),
         Mutant("values are the keys", "weights @ v", "weights @ k", "plain average of the values"),
+    )),
+    "02.previous_token": Answer(previous_token, (
+        Mutant("wrong way", "roll(1, 0)", "roll(-1, 0)", "asks for the one *after* it"),
+        Mutant("shifted along the other axis", "roll(1, 0)", "roll(1, 1)", "asks for the one *after* it"),
+        Mutant("not shifted", ".roll(1, 0)", "", "looks at itself"),
+        Mutant("two back", "roll(1, 0)", "roll(2, 0)", "another one than the one just before"),
+        Mutant("faint", "20 * T**0.5 * ", "", "not firmly"),
+        Mutant("firm for short texts only", "20 * T**0.5 * ", "30 * ", "not firmly"),
+        Mutant("not scaled for the division", "20 * T**0.5 * ", "5 * T**0.5 * ", "not firmly"),
+        Mutant("infinite", "20 * T**0.5 * torch.eye(T).roll(1, 0)", "torch.eye(T).roll(1, 0) * math.inf", "finite"),
+        Mutant("no query", "20 * T**0.5 * ", "0 * ", "All scores of a token are the same"),
+        Mutant("always the first", "torch.eye(T).roll(1, 0)", "torch.eye(T)[:1].expand(T, T)", "at the first one"),
+        Mutant("swapped", "return Wq, Wk", "return Wk, Wq", "asks for the one *after* it"),
+        Mutant("one matrix", "return Wq, Wk", "return Wq", "Two matrices"),
+        Mutant("forgot return", "return ", "", "Did you forget `return`?"),
     )),
     "02.catches_peeking": Answer(catches_peeking, (
         Mutant("always True", "return False", "return True", "It says True to a correct causal attention"),

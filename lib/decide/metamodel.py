@@ -6,6 +6,7 @@ On PyTorch's meta device a tensor has a shape and no memory, so 400 billion para
 import os
 import re
 import warnings
+from typing import Any
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -217,18 +218,21 @@ def _cached(model, made, text, H: int, L: int):
         return None, (), ()
 
 
-def _run(model, made, T: int, S: int | None = None):
-    """A text of T tokens; an encoder-decoder reads one of S and writes T."""
-    ids = torch.zeros(1, T, dtype=torch.long, device="meta")  # (1, T)
+def _run(model, made, T: int):
+    """A text of T tokens; an encoder-decoder reads as many as it writes."""
     if not made.is_encoder_decoder:
-        return model(input_ids=ids, use_cache=True)
-    return model(**_read(model, made, S or T), decoder_input_ids=ids, use_cache=True)
+        return model(input_ids=_ids(T), use_cache=True)
+    return model(**_read(model, made, T), decoder_input_ids=_ids(T), use_cache=True)
+
+
+def _ids(T: int) -> torch.Tensor:
+    return torch.zeros(1, T, dtype=torch.long, device="meta")  # (1, T)
 
 
 def _read(model, made, S: int) -> dict[str, torch.Tensor]:
     if model.main_input_name == "input_features":  # sound, of one length
         return dict(input_features=torch.zeros(1, made.num_mel_bins, 2 * made.max_source_positions, device="meta"))
-    return dict(input_ids=torch.zeros(1, S, dtype=torch.long, device="meta"))  # (1, S)
+    return dict(input_ids=_ids(S))
 
 
 # What an encoder-decoder multiplies
@@ -243,29 +247,34 @@ def _pair(model, made) -> tuple[dict | None, int | None]:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            read = {s: _counted(lambda s=s: model.get_encoder()(**_read(model, made, s))) for s, _ in texts}
-            both = [_counted(lambda s=s, t=t: _run(model, made, t, s)) for s, t in texts]
+            read, both = {}, []
+            for s, t in texts:
+                if s not in read:
+                    read[s] = _counted(lambda s=s: model.get_encoder()(**_read(model, made, s)))
+                *heard, states = read[s]
+                *written, _ = _counted(lambda t=t: model(encoder_outputs=states, decoder_input_ids=_ids(t)))  # noqa: B023
+                both.append((written[0], written[1], heard[0] + written[0], heard[1] + written[1]))
     except Exception:  # each family fails in its own way, and then it is not known
         return None, None
-    (w1, l1), (w2, l2), _ = ((w - read[s][0], n - read[s][1]) for (s, _), (w, n) in zip(texts, both, strict=True))
+    (w1, l1, *_), (w2, l2, *_), _ = both
     writes = w2 - w1
     reads, looks = (read[S][0] + w1 - 7 * writes) // S, read[S][1] // S**2
     own = l2 // 8 - l1 // 7
     cross = (l1 // 7 - 7 * own) // S
-    for (s, t), found in zip(texts, both, strict=True):
-        if found != (reads * s + writes * t, looks * s * s + own * t * t + cross * s * t):
+    for (s, t), (_, _, *found) in zip(texts, both, strict=True):
+        if found != [reads * s + writes * t, looks * s * s + own * t * t + cross * s * t]:
             return None, None
     layers = _first(made, "encoder_layers", "num_layers", "num_hidden_layers") or 0
     return dict(layers=layers, reads=reads, looks=looks, own=own, cross=cross, places=places), writes
 
 
-def _counted(run) -> tuple[int, int]:
-    """Multiplications with weights, and those of attention, in what is run."""
+def _counted(run) -> tuple[int, int, Any]:
+    """Multiplications with weights, and those of attention, in what is run; what that returns."""
     with FlopCounterMode(display=False) as counter:
-        run()
+        returned = run()
     flops = counter.get_flop_counts()["Global"]
     looking = sum(n for operation, n in flops.items() if "bmm" in str(operation))
-    return (sum(flops.values()) - looking) // 2, looking // 2
+    return (sum(flops.values()) - looking) // 2, looking // 2, returned
 
 
 def _compared(short, longer, text, H: int):

@@ -361,15 +361,34 @@ def cost(flops: float, chip: Device, count: int = 1, utilisation: float = 0.4, p
     }
 
 
+def cards(model: Model, chip: Device, batch: int, context: int, quantize: str | None = None, spare: float = 1.2) -> int:
+    """The fewest devices that hold a model and its caches, with a fifth to spare, and divide its heads evenly.
+
+    Each device computes its own heads (tensor parallelism, Shoeybi et al. 2019), so their number divides the heads.
+    Raises CourseError if even one head on each device is too much, or the memory is not known.
+    """
+    total = inference_memory(model, batch, context, quantize=quantize)["total"]
+    if total is None:
+        raise CourseError(f"{model.name}: its memory is not known, so devices can't be counted")
+    for count in range(1, model.n_head + 1):
+        if model.n_head % count == 0 and spare * total <= count * chip.memory:
+            return count
+    raise CourseError(f"{model.name} needs {total / 1e9:,.0f} GB: more than {model.n_head} × {chip.title} hold")
+
+
 def serving_cost(model: Model, chip: Device, *, requests: float, prompt: int, answer: int, price: float,
                  api_price: float, batch: int = 16, count: int = 1, utilisation: float = 0.5,
-                 quantize: str | None = None) -> dict[str, float]:  # fmt: skip
+                 quantize: str | None = None, peak: float = 1.0) -> dict[str, float]:  # fmt: skip
     """A month of requests on rented devices, beside an API. Prices: dollars an hour, dollars a million tokens.
 
     seconds: a request's share of a full batch, at a share `utilisation` of the bounds' speed. needed: devices that run
-    all month, at least `count` (what the weights need). break_even: requests a month from which renting that many is
-    cheaper than the API; infinite if they cannot serve so many. Raises CourseError where the speed is not known.
+    all month, at least `count` (what the weights need), and enough for the busiest hour, which brings `peak` times the
+    average one's requests. break_even: requests a month from which renting that many is cheaper than the API; infinite
+    if they cannot serve so many. able: how many they can. Raises CourseError where the speed is not known, or for a
+    peak below 1.
     """
+    if not 1 <= peak < math.inf:
+        raise CourseError(f"the busiest hour is at least the average one: peak is 1 or more, not {peak}")
     context = prompt + answer
     if model.unknown and decode_seconds(model, chip, context, batch, quantize=quantize) is None:
         said = ", ".join(model.unknown)
@@ -378,12 +397,12 @@ def serving_cost(model: Model, chip: Device, *, requests: float, prompt: int, an
         model, chip, context, batch, quantize=quantize)  # fmt: skip
     seconds = one / batch / count / utilisation
     month = 30 * 24 * 3600.0
-    able = month / seconds  # requests that `count` devices can serve in a month
+    able = month / seconds / peak  # requests that `count` devices can serve in a month
     sets = max(1, math.ceil(requests / able))
     api = context / 1e6 * api_price  # dollars a request
     rent = count * price * 30 * 24
     break_even = rent / api if api else math.inf
     return {
         "seconds": seconds, "needed": float(sets * count), "rent": sets * rent, "api": requests * api,
-        "break_even": break_even if break_even <= able else math.inf,
+        "break_even": break_even if break_even <= able else math.inf, "able": able,
     }  # fmt: skip

@@ -5,6 +5,8 @@ import collections
 import functools
 import re
 
+from lib.exercises.closure import children
+
 SHORT = 4_000  # characters; so that what is remembered stays small, whatever is handed in
 LONG = 1_000_000  # characters of longer sources that are remembered, all together
 DEEP = 250  # levels of syntax; code that people write has 50
@@ -63,7 +65,7 @@ def _parse(source: str) -> tuple[list[ast.stmt], str, str]:
         return [], "", "it holds characters that no code has"
     level: list[ast.AST] = [tree]
     for _ in range(DEEP):
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        level = [child for node in level for child in children(node)]
         if not level:
             return tree.body, "", ""
     return [], "", "it is nested too deeply to be read"
@@ -79,6 +81,10 @@ def plain(source: str) -> str:
     (`%time x = f()` is `x = f()`); what is assigned from one stays a call of `get_ipython()`. A cell magic below the
     first line is an error, and what follows it never runs.
     """
+    return _plain_once(source) if len(source) <= SHORT else _plain(source)
+
+
+def _plain(source: str) -> str:
     if _is_python(source):
         return source if "get_ipython" not in source else _without_magic(source)
     lines = source.split("\n")
@@ -101,6 +107,9 @@ def plain(source: str) -> str:
     return _without_magic("\n" * first + text)
 
 
+_plain_once = functools.lru_cache(maxsize=256)(_plain)
+
+
 def _awaits(source: str) -> bool:
     """Whether a cell awaits something outside its functions."""
     try:
@@ -110,7 +119,7 @@ def _awaits(source: str) -> bool:
     while level:
         if any(isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith) for node in level):
             return True
-        level = [child for node in level if not isinstance(node, FUNCTIONS) for child in ast.iter_child_nodes(node)]
+        level = [child for node in level if not isinstance(node, FUNCTIONS) for child in children(node)]
     return False
 
 

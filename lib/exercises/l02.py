@@ -43,11 +43,9 @@ def _mask_by_hand(answer, rng):
 def _mask_future(answer, rng):
     n = integer(rng, 5, 200)
     mask = _mask(answer, n)
-    for t in range(n):
-        require(not mask[t, t + 1:].any(),
-                "Some token sees the future: nothing right of the diagonal may be True.")
-        require(mask[t, : t + 1].all(),
-                "Some token misses part of its past: all up to the diagonal must be True.")
+    past = torch.ones(n, n, dtype=torch.bool).tril()
+    require(not (mask & ~past).any(), "Some token sees the future: nothing right of the diagonal may be True.")
+    require(mask[past].all(), "Some token misses part of its past: all up to the diagonal must be True.")
 
 
 CAUSAL_MASK = Exercise(
@@ -505,4 +503,88 @@ def effective_tokens(weights):
     ),
 )
 
-EXERCISES = [CAUSAL_MASK, ATTENTION, CATCHES_PEEKING, EFFECTIVE_TOKENS]
+# --- previous_token: the learner designs a head --------------------------------------------------------------
+
+
+def _head(answer, T):
+    """(scores, weights), (T, T) each, of the head that the answer's two matrices make on one-hot positions."""
+    got = answer(T)
+    require(isinstance(got, tuple | list) and len(got) == 2, "Two matrices are expected: return Wq, Wk.")
+    Wq, Wk = (shape(tensor(each), (T, T), name) for each, name in zip(got, ("Wq", "Wk"), strict=True))
+    for each, name in ((Wq, "Wq"), (Wk, "Wk")):
+        require(bool(each.isfinite().all()), f"{name} has an entry that is no finite number. Sharp enough is enough: "
+                "infinity times zero is NaN.")
+    scores = Wq.double() @ Wk.double().T / math.sqrt(T)  # (T, T): x is the identity, so the queries are Wq itself
+    hidden = torch.ones(T, T, dtype=torch.bool).triu(1)  # (T, T): the future
+    return scores, scores.masked_fill(hidden, -math.inf).softmax(-1)
+
+
+def _previous(answer, T):
+    scores, weights = _head(answer, T)
+    t = torch.arange(1, T)
+    looks = weights[1:].argmax(-1)  # (T - 1,)
+    spread = weights[1:].max(-1).values - weights[1:].min(-1).values
+    wanted = scores[1:-1].argmax(-1)  # what each token but the last asks for, hidden or not
+    even = bool((scores.max(-1).values == scores.min(-1).values).any())
+    require(T < 4 or even or not torch.equal(wanted, torch.arange(2, T)), "Each token asks for the one *after* it, "
+            "which the mask hides. Shift the other way: the query of token t is the key of token t - 1. (Mind which of "
+            "a matrix and its transpose you have.)")
+    require(T < 3 or (spread[1:] > 1e-9).all(), "All scores of a token are the same, so it looks evenly at all that it "
+            "may see. Its query has to match one key better than the others.")
+    require(not torch.equal(looks, t), "Each token looks at itself: its query matches its own key. It should match the "
+            "key of the token before.")
+    require(T < 3 or not (looks == 0).all(), "Every token looks at the first one. Each should ask for its own "
+            "predecessor.")
+    require(torch.equal(looks, t - 1), "Some token looks mostly at another one than the one just before it.",
+            f"with T = {T} tokens 1, 2, … look at {looks.tolist()[:8]}")
+    least = weights[t, t - 1].min().item()
+    require(least > 0.99, "It looks the right way, and not firmly: the strongest weight is below 99 %. Make the scores "
+            "larger. Mind that they are divided by √T, and that there are more tokens to share with in a longer text.",
+            f"with T = {T} the weight on the token before is as low as {least:.2f}")
+
+
+def _previous_form(answer, rng):
+    _head(answer, integer(rng, 2, 9))
+
+
+def _previous_five(answer, rng):
+    _previous(answer, 5)
+
+
+def _previous_any(answer, rng):
+    for T in (2, integer(rng, 6, 30), integer(rng, 31, 90), integer(rng, 150, 300)):
+        _previous(answer, T)
+
+
+PREVIOUS_TOKEN = Exercise(
+    id="02.previous_token",
+    title="Design a head",
+    points=6,
+    difficulty=2,
+    minutes=12,
+    prompt="""
+Make a **previous-token head** by hand: every token looks at the one just before it. The vectors say only where a token
+stands: token t is row t of the T by T identity. Write `previous_token(T)`: it returns `(Wq, Wk)`, two (T, T) matrices.
+Queries are `x @ Wq`, keys `x @ Wk`; scores are divided by $\\sqrt{T}$, and the causal mask is on. Each token but the
+first must put more than 99 % of its weight on the token before it, for any T from 2 to 300.
+""",
+    stub='''
+def previous_token(T):
+    """-> (Wq, Wk), each (T, T): with one-hot positions as vectors, token t looks at token t - 1."""
+    raise NotImplementedError
+''',
+    properties=[
+        Property("two matrices", 1, _previous_form, proof=False),
+        Property("five tokens", 1, _previous_five, proof=False),
+        Property("any number of tokens", 4, _previous_any),
+    ],
+    hints=(
+        "x is the identity, so x @ Wq is Wq: its row t is the query of token t, and row s of Wk is the key of token s. "
+        "Which rows should match?",
+        "Let every key be its own one-hot position, Wk = torch.eye(T). Then the query of token t is one-hot at t - 1: "
+        "the identity with its rows moved down by one. That matches; now make it firm.",
+        "torch.eye(T).roll(1, 0) moves the rows down by one. Scores of 1 / √T are too faint: multiply by 20 * T**0.5.",
+    ),
+)
+
+EXERCISES = [CAUSAL_MASK, ATTENTION, PREVIOUS_TOKEN, CATCHES_PEEKING, EFFECTIVE_TOKENS]

@@ -361,10 +361,9 @@ PRE_NORM_BLOCK = Exercise(
     difficulty=2,
     minutes=8,
     prompt="""
-Write `pre_norm_block(x, norm1, attend, norm2, mlp)`. `x` is the residual stream, (..., T, D). The other four are
-**functions**, each from (..., T, D) to (..., T, D). All you do is the wiring: attention reads a normed copy of
-the stream and adds to the stream; then the MLP reads a normed copy of the *new* stream and adds to it. Return the
-stream.
+Write `pre_norm_block(x, norm1, attend, norm2, mlp)`: the dotted box of this lesson's first picture, as code. `x` is the
+residual stream, (..., T, D). The other four are **functions**, each from (..., T, D) to (..., T, D): `norm1` and
+`attend` are on the first loop, `norm2` and `mlp` on the second. All you do is the wiring. Return the stream.
 """,
     stub='''
 def pre_norm_block(x, norm1, attend, norm2, mlp):

@@ -11,7 +11,7 @@ import ast
 import builtins
 from dataclasses import dataclass, field
 
-from lib.exercises.closure import COMPREHENSION, DEFINITION, FUNCTION, bound, remembered, stored, used
+from lib.exercises.closure import COMPREHENSION, DEFINITION, FUNCTION, bound, children, nodes, remembered, stored, used
 
 MOST_STEPS = 200_000  # of one search; a lesson's notebook takes a hundred
 MOST_CALLS = 200  # functions that one function calls, through each other
@@ -88,7 +88,7 @@ def _touch(node: ast.AST, found: set[str], alone: bool = False) -> None:
     targets = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)} if isinstance(
         node, COMPREHENSION) else set()  # fmt: skip
     inside: set[str] = set()
-    for child in ast.iter_child_nodes(node):
+    for child in children(node):
         _touch(child, inside, (isinstance(node, ast.Expr | ast.Await) and alone) or isinstance(child, ast.stmt))
     found |= inside - targets
 
@@ -141,7 +141,7 @@ def _now(node: ast.AST) -> set[str]:
         return {node.id} if isinstance(node.ctx, ast.Load) else set()
     if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
         return {node.target.id} | _now(node.value)
-    found = {name for child in ast.iter_child_nodes(node) for name in _now(child)}
+    found = {name for child in children(node) for name in _now(child)}
     if isinstance(node, COMPREHENSION):
         found -= {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
     if isinstance(node, ast.ClassDef):
@@ -159,7 +159,7 @@ def later(node: ast.AST) -> set[str]:
         if isinstance(each, FUNCTION):
             found |= used(each)
         else:
-            stack += ast.iter_child_nodes(each)
+            stack += children(each)
     return found
 
 
@@ -174,7 +174,7 @@ def effects(node: ast.AST) -> tuple[frozenset[str], frozenset[str]]:
     for statement in node.body:
         stored(statement, local, outer)
         changed |= touched(statement)
-    called = [n.func for s in node.body for n in ast.walk(s) if isinstance(n, ast.Call)]
+    called = [n.func for s in node.body for n in nodes(s) if isinstance(n, ast.Call)]
     return frozenset((changed - local) | outer), frozenset(f.id for f in called if isinstance(f, ast.Name))
 
 
@@ -188,7 +188,7 @@ def calls(node: ast.AST) -> set[str]:
         if isinstance(each, ast.Call) and isinstance(each.func, ast.Name):
             found.add(each.func.id)
         if not isinstance(each, FUNCTION):
-            stack += ast.iter_child_nodes(each)
+            stack += children(each)
     return found
 
 
@@ -215,10 +215,9 @@ class Program:
         self._changes = {name: self._effect(name, functions) for name in functions}
         self.touching: dict[str, list[int]] = {}
         for i, s in enumerate(statements):
-            names = set(touched(s))
-            if not isinstance(s, DEFINITION):
-                for called in calls(s) & self._changes.keys():
-                    names |= self._changes[called]
+            names = touched(s)
+            if not isinstance(s, DEFINITION) and (called := calls(s) & self._changes.keys()):
+                names = names.union(*(self._changes[name] for name in called))
             for name in names:
                 self.touching.setdefault(name, []).append(i)
         self.modules = {n for s in statements if isinstance(s, ast.Import | ast.ImportFrom) for n in bound(s)}
@@ -282,7 +281,7 @@ class Program:
         if not isinstance(s, ast.Expr):
             return name in _bound_inside(s)
         # A setting of a module, as torch.manual_seed(0), comes along if that takes nothing else.
-        settings = {n.attr for n in ast.walk(s) if isinstance(n, ast.Attribute)}
+        settings = {n.attr for n in nodes(s) if isinstance(n, ast.Attribute)}
         return now(s) <= self.modules | KNOWN and not any(name.startswith("set_default") for name in settings)
 
 
@@ -290,7 +289,7 @@ class Program:
 def _bound_inside(node: ast.stmt) -> set[str]:
     """The names that a statement with others in it may give a meaning to."""
     found: set[str] = set()
-    for inner in ast.walk(node):
+    for inner in nodes(node):
         if isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load):
             found.add(inner.id)
         elif isinstance(inner, ast.Import | ast.ImportFrom | DEFINITION):

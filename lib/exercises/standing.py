@@ -5,12 +5,13 @@ run here. What is bound again below changes nothing. The same for the grader and
 """
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib.exercises.as_ipython import error, parse, plain, unreadable
-from lib.exercises.closure import bound, unparsed
+from lib.exercises.closure import bound, nodes, unparsed
 from lib.exercises.exercise import Exercise, stub
 from lib.exercises.reach import Program, Reach, lean, now, surely, touched
 
@@ -76,6 +77,18 @@ class _At:
     number: int
 
 
+@functools.lru_cache(maxsize=1)  # asked about for each exercise of a lesson
+def _read(cells: tuple[tuple[str, str], ...]) -> tuple[list[list[ast.stmt]], list[tuple[_At, str]]]:
+    """The cells' statements; and all of them, each with the one exercise for which it counts ("" for any)."""
+    parsed, found = [parse(source) for source, _ in cells], []
+    for i, (body, (_, grade_id)) in enumerate(zip(parsed, cells, strict=True)):
+        at = place(grade_id)
+        for n, node in enumerate(body):
+            others = at and (at[1] != "answer" or _left(node, at[0]))
+            found.append((_At(node, i, n), at[0] if others else ""))
+    return parsed, found
+
+
 class _Notebook:
     def __init__(self, cells: Sequence[tuple[str, str]], exercise: Exercise, ours: Callable[[], frozenset]):
         self.cells, self.exercise, self.name, self.ours = cells, exercise, exercise.name, ours
@@ -83,7 +96,7 @@ class _Notebook:
         self.places = [place(grade_id) for _, grade_id in cells]
         self.own = [i for i, (_, grade_id) in enumerate(cells) if grade_id == key]
         self.checks = [i for i, (_, grade_id) in enumerate(cells) if grade_id == f"{key}-check"]
-        self.parsed = [parse(source) for source, _ in cells]
+        self.parsed, self.all = _read(tuple(map(tuple, cells)))
         self.below = False  # the answer stands below its check
         self.late: list[str] = []  # names that the answer needs and only cells below its check give
         # A cell of another exercise is where this answer stands only if its own says nothing.
@@ -91,7 +104,7 @@ class _Notebook:
 
     def answer(self) -> Answer:
         cell, number, what = self._check()
-        everything = self._statements()
+        everything = self.statements
         upto = [s for s in everything if (s.cell, s.number) < (cell, number)]
         if what is not None and not (isinstance(what, ast.Name) and what.id == self.name):
             given = ast.Assign([ast.copy_location(ast.Name(self.name, ast.Store()), what)], what)
@@ -117,7 +130,7 @@ class _Notebook:
                 for n, statement in enumerate(self.parsed[i]):
                     calls += [(i, n, what) for what in _checked(statement, self.exercise.id)]
         mine = [call for call in calls if isinstance(call[2], ast.Name) and call[2].id == self.name]
-        if mine and not any(self.name in surely(s.node) for s in self._statements()):
+        if mine and not any(self.name in surely(s.node) for s in self.statements):
             mine, calls = [], [call for call in calls if call not in mine]  # nothing has that name: no check ran
         if mine or calls:
             return (mine or calls)[-1]
@@ -128,17 +141,14 @@ class _Notebook:
 
     # --- what stands there ---
 
-    def _statements(self) -> list[_At]:
+    @functools.cached_property
+    def statements(self) -> list[_At]:
         """All statements that count: no check of the lesson's, no stub of another exercise."""
-        found = []
-        for i, (body, at) in enumerate(zip(self.parsed, self.places, strict=True)):
-            for n, node in enumerate(body):
-                if at and at[0] != self.exercise.id and (at[1] != "answer" or _left(node, at[0])):
-                    continue
-                if self.name in touched(node) and not self._may_give(node, i):
-                    continue
-                found.append(_At(node, i, n))
-        return found
+        name, id = self.name, self.exercise.id
+        return [
+            s for s, owner in self.all
+            if owner in ("", id) and (name not in touched(s.node) or self._may_give(s.node, s.cell))
+        ]  # fmt: skip
 
     def _may_give(self, node: ast.stmt, cell: int) -> bool:
         """Whether a statement that gives the name a meaning can be an answer's."""
@@ -165,6 +175,8 @@ class _Notebook:
             elif mine:
                 solved_before = s.cell in self.own
             program.append(s)
+        if all(stub(s.node) for s in program if self.name in touched(s.node)):
+            return None
         found = Program([s.node for s in program]).reach(self.name)
         givers = [program[i] for i in found.chosen if self.name in touched(program[i].node)]
         if not givers or all(stub(s.node) for s in givers):
@@ -177,7 +189,7 @@ class _Notebook:
             program = [s for s in program if not touched(s.node) & lists]
             found = Program([s.node for s in program]).reach(self.name)
         used = {id(s.node) for s in program}
-        rest = [s for s in self._statements() if id(s.node) not in used and self.name not in touched(s.node)]
+        rest = [s for s in self.statements if id(s.node) not in used and self.name not in touched(s.node)]
         late: set[int] = set()
         for _ in range(MOST_LATE):
             new = {n for n, s in enumerate(rest) if n not in late and touched(s.node) & found.missing}
@@ -194,12 +206,14 @@ class _Notebook:
     def _called_lists(self, program: list[_At], found: Reach) -> set[str]:
         """Names that the answer calls, that only values have which cannot be called, and that a function below has."""
         chosen = [program[i].node for i in found.chosen]
-        called = [n.func for s in chosen for n in ast.walk(s) if isinstance(n, ast.Call)]
-        wanted = {f.id for f in called if isinstance(f, ast.Name)}
         below = {s.name for body in self.parsed for s in body if isinstance(s, ast.FunctionDef)} - {self.name}
-        return {name for name in wanted & below & found.names
-                if (givers := [s for s in chosen if name in surely(s)])
-                and all(isinstance(s, ast.Assign) and isinstance(s.value, VALUE) for s in givers)}  # fmt: skip
+        lists = {name for name in below & found.names
+                 if (givers := [s for s in chosen if name in surely(s)])
+                 and all(isinstance(s, ast.Assign) and isinstance(s.value, VALUE) for s in givers)}  # fmt: skip
+        if lists:
+            called = [n.func for s in chosen for n in nodes(s) if isinstance(n, ast.Call)]
+            lists &= {f.id for f in called if isinstance(f, ast.Name)}
+        return lists
 
     def _nothing(self) -> Answer:
         """What to say where no answer stands."""
@@ -280,7 +294,7 @@ def _texts(statements: list[_At]) -> tuple[str, ...]:
 def _checked(statement: ast.stmt, id: str) -> list[ast.expr]:
     """What a statement hands to the check of an exercise."""
     found = []
-    for node in ast.walk(statement):
+    for node in nodes(statement):
         if isinstance(node, ast.Call) and "check" in (getattr(node.func, "id", ""), getattr(node.func, "attr", "")):
             given = [*node.args, *(k.value for k in node.keywords)]
             if len(given) == 2 and isinstance(given[0], ast.Constant) and given[0].value == id:

@@ -9,13 +9,13 @@ import itertools
 import os
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 SLACK = 8  # processes beyond the limit, so that our own count is the one that says why
 NAME = re.compile(r"course-grade-(\d+)-\d+")
 NUMBER = itertools.count()
-V1 = {"cpuacct": "cpuacct.usage", "memory": "memory.oom_control", "pids": "pids.current"}
+V1 = ("cpuacct", "memory", "pids")
 
 
 @dataclass
@@ -27,27 +27,36 @@ class Group:
     cpu: Path
     events: Path
     memory: Path
+    count: Path
+    opened: list[int] = field(default_factory=list)
 
     def files(self) -> list[int]:
-        """Open: the lists of processes, to write to; then CPU, events and memory, to read. The caller closes them."""
-        opened: list[int] = []
-        try:
-            for path in (place / "cgroup.procs" for place in self.places):
-                opened.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
-            for path in (self.cpu, self.events, self.memory):
-                opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            for file in opened:
-                os.close(file)
-            raise
-        return opened
+        """Open, until it is removed: the lists of processes, to write to; then CPU, events and memory, to read."""
+        return self._open()[:-1]
 
     def left(self) -> int:
-        """How many processes are in it."""
-        return max(len((place / "cgroup.procs").read_text().split()) for place in self.places)
+        """How many processes and threads are in it. (A list of processes, read again, may be an old one in v1.)"""
+        return int(os.pread(self._open()[-1], 64, 0))
+
+    def _open(self) -> list[int]:
+        if not self.opened:
+            wanted = [(place / "cgroup.procs", os.O_WRONLY) for place in self.places]
+            wanted += [(path, os.O_RDONLY) for path in (self.cpu, self.events, self.memory, self.count)]
+            try:
+                for path, how in wanted:
+                    self.opened.append(os.open(path, how | os.O_CLOEXEC))
+            except OSError:
+                self._close()
+                raise
+        return self.opened
+
+    def _close(self) -> None:
+        while self.opened:
+            os.close(self.opened.pop())
 
     def remove(self) -> None:
         """Once those in it are gone; what is dying gets a moment."""
+        self._close()
         _gone(self.places)
 
 
@@ -82,7 +91,7 @@ class Groups:
             places[controller] = top / own[controller].lstrip("/")
         if (places["memory"] / "memory.use_hierarchy").read_text().strip() != "1":
             raise LookupError("its memory groups do not count what is below them")
-        made = Group("v1", [], *(Path(),) * 3)
+        made = Group("v1", [], *(Path(),) * 4)
         self.sets.append(made)  # so that a half of it is removed, too
         for top in places.values():
             _sweep(top)
@@ -93,7 +102,7 @@ class Groups:
         (ram / "memory.limit_in_bytes").write_text(str(memory))
         (tasks / "pids.max").write_text(str(processes + SLACK))
         made.cpu, made.events = cpu / "cpuacct.usage", ram / "memory.oom_control"
-        made.memory = ram / "memory.usage_in_bytes"
+        made.memory, made.count = ram / "memory.usage_in_bytes", tasks / "pids.current"
         return made
 
     def _v2(self, root: Path, proc: Path, name: str, memory: int, processes: int) -> Group:
@@ -118,7 +127,8 @@ class Groups:
                 (place / "pids.max").write_text(str(processes + SLACK))
                 with contextlib.suppress(OSError):
                     (place / "memory.swap.max").write_text("0")
-                return Group("v2", [place], place / "cpu.stat", place / "memory.events", place / "memory.current")
+                names = ("cpu.stat", "memory.events", "memory.current", "pids.current")
+                return Group("v2", [place], *(place / name for name in names))
             place.rmdir()
         raise LookupError(why)
 

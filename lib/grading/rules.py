@@ -5,28 +5,35 @@ is none of it. There, to have something ready made is to call it; an import alon
 """
 
 import ast
+import functools
+import sys
 
 from lib.exercises.as_ipython import parse
+from lib.exercises.closure import nodes, remembered
 from lib.exercises.exercise import Exercise
 from lib.exercises.reach import surely
 from lib.grading.grades import Flag
 
 # No answer needs these; an honest one may still have them, and nothing they reach is there to be found.
 MODULES = frozenset(
-    "ast atexit builtins cffi code ctypes dis fcntl gc importlib inspect linecache marshal mmap multiprocessing os "
-    "pickle pty resource rouge_score runpy sacrebleu scipy shutil signal sklearn socket statsmodels subprocess sys "
-    "threading tiktoken tokenizers traceback transformers types".split()
+    "ast asyncio atexit bdb builtins cffi code codecs codeop concurrent ctypes dis faulthandler fcntl gc "
+    "importlib inspect io linecache marshal mmap multiprocessing os pdb pickle pkgutil posix pty resource rouge_score "
+    "runpy sacrebleu scipy select selectors shutil signal sklearn socket socketserver statsmodels subprocess sys "
+    "tempfile threading tiktoken tokenize tokenizers traceback transformers types zipimport".split()
 )
+INNER = frozenset(name for name in sys.stdlib_module_names if name[:1] == "_" != name[1:2])
 CALLS = frozenset(
     "__import__ attrgetter breakpoint compile delattr eval exec getattr globals locals methodcaller open setattr "
     "vars".split()
 )
 LIBRARY = "from the course's library"
 UNDER = frozenset(
-    "__builtins__ __class__ __bases__ __subclasses__ __globals__ __code__ __closure__ __dict__ __reduce__ _getframe "
-    "CompilationUnit DisableTorchFunction DisableTorchFunctionSubclass _pop_torch_function_stack attrgetter f_back "
-    "f_locals f_globals gi_frame jit load_library methodcaller tb_frame".split()
+    "__builtins__ __class__ __bases__ __getattribute__ __self__ __subclasses__ __globals__ __code__ __closure__ "
+    "__dict__ __reduce__ _getframe CompilationUnit DisableTorchFunction DisableTorchFunctionSubclass "
+    "_pop_torch_function_stack attrgetter f_back f_locals f_globals gi_frame jit load_library "
+    "methodcaller tb_frame".split()
 )
+BARE = CALLS | UNDER
 Reached = tuple[tuple[ast.stmt, bool], ...]  # statements, and whether each is of the answer's own cell
 
 
@@ -35,15 +42,14 @@ def broken(exercise: Exercise, reached: Reached) -> list[Flag]:
     found: dict[tuple[str, int | None], str] = {}
     origin = _origins(reached)
     mine = {name for s, _ in reached for name in surely(s)} - origin.keys()
-    called = {id(n.func) for s, _ in reached for n in ast.walk(s) if isinstance(n, ast.Call)}
+    called = {id(n.func) for s, _ in reached for n in nodes(s) if isinstance(n, ast.Call)}
     for statement, own in reached:
         if isinstance(statement, ast.Import | ast.ImportFrom):
             continue
-        for node in ast.walk(statement):
+        for node, names in _named(statement):
             line = getattr(node, "lineno", None) if own else None
             path = _path(node, origin)
-            names = {path.rpartition(".")[2], *_names(node)}
-            for name in names:
+            for name in {path.rpartition(".")[2], *names}:
                 # A variable may be called anything that is not the thing itself.
                 if twin := ready_made(name, exercise.forbidden, exact=isinstance(node, ast.Name) and not path):
                     found.setdefault((twin, line), f"uses `{name}`, which the exercise asks to write")
@@ -117,10 +123,11 @@ def handed_on(exercise: Exercise, reached: Reached) -> bool:
     return isinstance(last, ast.FunctionDef) and only_returns(last)
 
 
+@functools.lru_cache(maxsize=1)  # asked twice or three times about one answer
 def _origins(reached: Reached) -> dict[str, str]:
     """{name: dotted path} of what the statements import, inside functions too, and of plain second names for it."""
     found: dict[str, str] = {}
-    for node in (node for s, _ in reached for node in ast.walk(s)):
+    for node in (node for s, _ in reached for node in nodes(s)):
         if isinstance(node, ast.Import):
             for a in node.names:
                 found[a.asname or a.name.split(".")[0]] = a.name if a.asname else a.name.split(".")[0]
@@ -136,7 +143,7 @@ def _origins(reached: Reached) -> dict[str, str]:
 
 def _loaded(reached: Reached) -> set[str]:
     given = {name for s, _ in reached for name in surely(s)}
-    return {n.id for s, _ in reached for n in ast.walk(s) if isinstance(n, ast.Name)} - given
+    return {n.id for s, _ in reached for n in nodes(s) if isinstance(n, ast.Name)} - given
 
 
 def _path(node: ast.AST, origin: dict[str, str]) -> str:
@@ -160,19 +167,25 @@ def suspicious(exercise: Exercise, source: str) -> list[Flag]:
     """Uses of what an answer to any exercise can do without."""
     found = {}
     for statement in parse(source):
-        for node in ast.walk(statement):
-            names = _names(node)
+        for node, names in _named(statement):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = {name.split(".")[0] for name in names} & MODULES
+                roots = {name.split(".")[0] for name in names}
+                names = {root for root in roots if root in MODULES or root in INNER}
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("lib.grading", "lib.course")):
                     names = {".".join(node.module.split(".")[:2])}
             elif isinstance(node, ast.Name):
-                names &= CALLS | UNDER
+                names = names & BARE
             else:
-                names &= UNDER
+                names = names & UNDER
             for name in names:
                 found.setdefault(name, getattr(node, "lineno", None))
     return [Flag(exercise.id, f"uses `{name}`", line) for name, line in found.items()]
+
+
+@remembered
+def _named(statement: ast.stmt) -> list[tuple[ast.AST, set[str]]]:
+    """The nodes of a statement that hold names, each with its own."""
+    return [(node, names) for node in nodes(statement) if (names := _names(node))]
 
 
 def _names(node: ast.AST) -> set[str]:
@@ -186,4 +199,6 @@ def _names(node: ast.AST) -> set[str]:
         return {alias.name for alias in node.names} | {node.module or ""}
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return {node.value}  # getattr(F, "...")
+    if isinstance(node, ast.MatchClass):
+        return set(node.kwd_attrs)
     return set()

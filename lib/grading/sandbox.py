@@ -11,12 +11,11 @@ limits on what it uses, and a filter on system calls. docs/grading.md says again
 import contextlib
 import json
 import math
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -175,13 +174,9 @@ class Sandbox:
             except OSError:  # somebody removed it
                 self._groups.remove()
         self._spare, theirs = socket.socketpair()
-        order = {"do": "start", "number": self._number, "limits": asdict(self.limits), "account": kind}
-        try:
-            with theirs:
-                self._tell(order, [theirs.fileno(), *files])
-        finally:
-            for file in files:
-                os.close(file)
+        order = {"do": "start", "number": self._number, "limits": vars(self.limits), "account": kind}
+        with theirs:
+            self._tell(order, [theirs.fileno(), *files])
         return clear
 
     @staticmethod

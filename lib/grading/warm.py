@@ -13,6 +13,7 @@ import array
 import ast
 import contextlib
 import ctypes
+import functools
 import gc
 import inspect
 import json
@@ -256,8 +257,8 @@ def _memory(pid) -> tuple[int, int]:
     if sys.platform != "linux":
         return 0, 0
     lines = dict(line.split(b":", 1) for line in _read_proc(f"{pid}/status").splitlines() if b":" in line)
-    own, shared, size = (int(lines.get(name, b"0").split()[0]) * 1024 for name in (b"RssAnon", b"RssShmem", b"VmSize"))
-    return own + shared, size
+    *own, size = (int(lines.get(n, b"0").split()[0]) for n in (b"RssAnon", b"RssShmem", b"VmSwap", b"VmSize"))
+    return sum(own) * 1024, size * 1024
 
 
 # ------------------------------------------------------------------------------------------- becoming a runner
@@ -412,6 +413,7 @@ def serve(channel: socket.socket) -> int:
     torch.default_generator.manual_seed(0)  # the same for everybody: it tells nothing of what inputs are drawn from
     seen = Seen(order["ready"], order["forbidden"])
     namespace = _define(order, seen)
+    seen.live = True
     answer = namespace.get(order["name"], _nothing)
     here = answer is not _nothing and answer is not None
     report = {"defined": here, "callable": callable(answer), "error": namespace.pop("__error__", None)}
@@ -426,20 +428,17 @@ def serve(channel: socket.socket) -> int:
         target = order["target"]
         args, kwargs = order["args"], order["kwargs"]
         before = _pristine([args, kwargs], torch)
-        try:
-            function = answer if target is None else kept[target[0]]
-            if target is not None and target[1]:
-                function = getattr(function, target[1])
-            with seen:
-                value = function(*args, **kwargs)
-            said = {"n": calls, "value": value}
-        except (Exception, SystemExit, KeyboardInterrupt) as error:
-            said = {"n": calls, "raised": _told(error)}
-        if not _same(before, [args, kwargs], torch):
-            said |= {"args": args, "kwargs": kwargs}
-        if seen.new:
-            said["uses"], seen.new = seen.new, []
-        answer_with(said)
+        with seen:  # until all is sent: what is returned may compute only when it is looked at
+            try:
+                function = answer if target is None else kept[target[0]]
+                if target is not None and target[1]:
+                    function = getattr(function, target[1])
+                said = {"n": calls, "value": function(*args, **kwargs)}
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                said = {"n": calls, "raised": _told(error)}
+            if not _same(before, [args, kwargs], torch):
+                said |= {"args": args, "kwargs": kwargs}
+            answer_with(said | {"uses": Uses(seen)})
 
 
 _nothing = object()
@@ -457,7 +456,7 @@ class Seen:
         self.ready, self.forbidden, self.known = ready, tuple(forbidden), set()
         self.calling = 0
         self.own: dict = {}  # code of the answer's cells, and what is watched already, by its id
-        self.mode = self._mode() if forbidden else contextlib.nullcontext()
+        self.mode = _listening()(self.note, self.forbidden) if forbidden else contextlib.nullcontext()
         modules = {name: [] for name in (".".join(r.split(".")[:-1]) for r in ready)}
         for name in ready:
             modules[name.rpartition(".")[0]].append(name.rpartition(".")[2])
@@ -466,6 +465,8 @@ class Seen:
             if name in sys.modules:
                 self._watch(sys.modules[name])
         self.opened, self.scans, self.copies = False, 0, None
+        self.live = self.loading = False  # the cells have run; a module is being loaded, to be watched then
+        self.shared, self.me = None, os.getpid()
         if modules:
             sys.meta_path.insert(0, self)
         if any(name.startswith("lib.") for name in modules):
@@ -473,6 +474,8 @@ class Seen:
             sys.addaudithook(self._hear)
         if forbidden:
             self._follow_threads()
+        if ready or forbidden:
+            os.register_at_fork(before=self._share, after_in_child=self._born)
 
     def __enter__(self):
         self.calling += 1
@@ -494,23 +497,37 @@ class Seen:
             frame = sys._getframe(1)
             while frame and frame.f_code.co_filename != ANSWER:
                 frame = frame.f_back
-            self.new.append([name, frame.f_lineno if frame else None])
+            note = [name, frame.f_lineno if frame else None]
+            if os.getpid() == self.me:
+                self.new.append(note)
+            elif self.shared is not None:
+                text, at = json.dumps(note).encode() + b"\n", self.shared.find(b"\0")
+                if 0 <= at < len(self.shared) - len(text):
+                    self.shared[at : at + len(text)] = text
 
-    def _mode(self):
-        from torch.overrides import TorchFunctionMode
+    def noted(self) -> list:
+        """What was noted since this was last asked, here and in processes that the answer made of this one."""
+        if self.shared is not None:
+            for line in self.shared[:].rstrip(b"\0").splitlines():
+                with contextlib.suppress(ValueError, TypeError, IndexError, KeyError):  # the answer may write there
+                    if (note := json.loads(line))[0] not in self.known:
+                        self.known.add(note[0])
+                        self.new.append(note)
+        new, self.new = self.new, []
+        return new
 
-        note, forbidden, names = self.note, self.forbidden, {}
+    def _share(self) -> None:
+        """Before another process is made of this one: what it notes can be read here."""
+        import mmap
 
-        class Mode(TorchFunctionMode):
-            def __torch_function__(self, function, types, args=(), kwargs=None):
-                name = getattr(function, "__name__", "")
-                if name not in names:
-                    names[name] = any(f == name or (len(f) >= 8 and f in name) for f in forbidden)
-                if names[name]:
-                    note(f"torch.{name}")
-                return function(*args, **(kwargs or {}))
+        if self.shared is None:
+            self.shared = mmap.mmap(-1, 2**14)
 
-        return Mode()
+    def _born(self) -> None:
+        """In that process: whatever it does, it does for the answer."""
+        if self.calling == 0:
+            self.__enter__()
+        self.live = True
 
     def find_spec(self, name, path=None, target=None):
         """An importer's part: a module of `ready` is changed once it has been loaded."""
@@ -521,18 +538,27 @@ class Seen:
             load = spec.loader.exec_module
 
             def exec_module(module):
-                load(module)
+                before, self.loading = self.loading, True
+                try:
+                    load(module)
+                finally:
+                    self.loading = before
                 self._watch(module)
 
             spec.loader.exec_module = exec_module
         return spec
 
     def _hear(self, event: str, args: tuple) -> None:
-        """An audit hook, which stays: a file of lib was opened, by an import or in another way."""
+        """An audit hook, which stays: a file of lib was opened, by an import or in another way; then, once the cells
+        have run, code of it is made a function of other than by import."""
         if event == "open" and not self.opened and not isinstance(args[0], int):
             with contextlib.suppress(Exception):
                 path = os.fsdecode(args[0])  # one that begins nowhere may begin at a folder that was opened
                 self.opened = not path.startswith("/") or os.path.realpath(path).startswith(self.home)
+        elif self.live and self.opened and not self.loading and event in MAKING and hasattr(args[-1], "co_code"):
+            with contextlib.suppress(Exception):
+                if id(args[-1]) not in self.own:
+                    self._made(args[-1], event == "exec")
 
     def _follow_threads(self) -> None:
         """A thread sees what its call would: PyTorch's modes are each thread's own."""
@@ -555,6 +581,18 @@ class Seen:
         self.own[id(code)] = code
         for inner in _codes(code):
             self.own_code(inner)
+
+    def _made(self, code, whole: bool) -> None:
+        """Note code that is the library's. whole: or that holds such code."""
+        if self.copies is None:
+            self.copies = {}  # reading the files is heard, too
+            self.copies = dict(self._prints())
+        if label := self.copies.get(_print_of(code)):
+            self.calling += 1  # in another thread, it may be
+            self.note(label)
+            self.calling -= 1
+        for inner in _codes(code) if whole else ():
+            self._made(inner, whole)
 
     def _find_copies(self) -> None:
         """What was made of a file of lib in another way than by import (exec, a loader): it is watched, too."""
@@ -620,10 +658,62 @@ class Seen:
                   f"        return {hook}(args, kwargs)\n    return inner\n")  # fmt: skip
         space: dict = {}
         exec(source, space)
-        function.__code__ = space["outer"](*[None] * len(free)).__code__
+        code, file = space["outer"](*[None] * len(free)).__code__, same.__code__.co_filename
+        if file != ANSWER:  # so that its source can be asked for
+            code = code.replace(co_filename=file, co_firstlineno=same.__code__.co_firstlineno)
+        function.__code__ = code
         function.__defaults__ = function.__kwdefaults__ = None
 
 
+class Uses(list):
+    """What was noted by the moment in which this is written down: after all that a message has before it."""
+
+    def __init__(self, seen: Seen):
+        super().__init__()
+        self.seen = seen
+
+    def __iter__(self):
+        return iter(self.seen.noted())
+
+
+@functools.cache
+def _listening() -> type:
+    """A mode of PyTorch's that notes which of its operations pass. Made before there is any runner."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    of, plain = getattr, (None, torch.Tensor.__torch_function__.__func__)
+    enabled = torch._C._is_torch_function_enabled
+
+    class Listening(TorchFunctionMode):
+        def __init__(self, note, forbidden: tuple):
+            super().__init__()
+            self.note, self.forbidden, self.names = note, forbidden, {}
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            try:  # nothing of `builtins`, which the answer may have changed
+                name = function.__name__
+            except AttributeError:
+                name = ""
+            if name not in self.names:
+                self.names[name] = False
+                for f in self.forbidden:
+                    self.names[name] |= f == name or (f in name and f.__len__() >= 8)
+            if self.names[name]:
+                self.note(f"torch.{name}")
+            own = [kind for kind in types if of(kind.__torch_function__, "__func__", None) not in plain]
+            if not own or not enabled():  # or it has asked for the plain operation
+                return function(*args, **(kwargs or {}))
+            with self:  # kinds of tensors of the answer's: what they do is listened to as well
+                for kind in own:
+                    if (got := kind.__torch_function__(function, types, args, kwargs or {})) is not NotImplemented:
+                        return got
+            return NotImplemented
+
+    return Listening
+
+
+MAKING = ("exec", "function.__new__", "object.__setattr__")  # what is told of a function's code; see sys.audit
 SCANS = 20  # calls before which copies are looked for
 
 
@@ -676,6 +766,8 @@ class _Cells:
 
     def run(self, source: str, name: str, loose: frozenset[int] = frozenset()) -> None:
         """loose: lines where statements begin that may fail."""
+        if not loose and self._at_once(source, name):
+            return
         tree = self.compile(source, name, "exec", self.flags | ast.PyCF_ONLY_AST, dont_inherit=True)
         failed = None
         for statement in tree.body:
@@ -687,6 +779,18 @@ class _Cells:
                 if statement.lineno not in loose:
                     raise
                 failed = failed or [statement.lineno, type(error).__name__]
+
+    def _at_once(self, source: str, name: str) -> bool:
+        """Run a cell as a whole, which comes to the same and touches less memory; False for one that is to be run
+        statement by statement: that awaits, or has an error which is found only when some of it has run."""
+        try:
+            code = self.compile(source, name, "exec", self.flags, dont_inherit=True)
+        except SyntaxError:
+            return False
+        whole = not code.co_flags & inspect.CO_COROUTINE
+        if whole:
+            self._run(code)
+        return whole
 
     def _run(self, code) -> None:
         self.flags |= code.co_flags & FUTURE
@@ -775,6 +879,8 @@ def _warm_up() -> None:
     # No backward pass: torch refuses one in the forks of a process that has made one.
     scores = (layer(x) @ x.mT).masked_fill(~mask, float("-inf")).softmax(-1)
     F.cross_entropy(scores.flatten(0, 2), torch.zeros(48).long())
+    with _listening()(print, ()):
+        x + x
     torch.randint(9, (4,)), torch.arange(9).cumsum(0), x.sort(), x.topk(2), x.mean().item(), torch.isclose(x, x).all()
     a, b = socket.socketpair()
     with a, b:

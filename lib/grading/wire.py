@@ -77,7 +77,7 @@ def receive(channel: socket.socket, resolve=None, deadline: float | None = None)
         text = data[HEAD.size : size - blob]
         if sum(map(text.count, (b",", b"[", b"{"))) > 3 * MOST_VALUES:  # before anything is built
             raise Broken("more values than in any right answer")
-        tree = json.loads(text, parse_int=_whole)
+        tree = READER.decode(text.decode("utf-8", "surrogatepass"))
         blob = memoryview(data[size - blob : size])  # of its own, so that any dtype may start in it
         room = _Room(blob, resolve)
         return {key: room.decode(value) for key, value in tree.items()}
@@ -141,6 +141,9 @@ def _whole(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise ValueError("a number of more digits than any right answer's")
     return int(text)
+
+
+READER = json.JSONDecoder(parse_int=_whole)
 
 
 def decode(value, blob: memoryview, resolve=None):

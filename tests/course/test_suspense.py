@@ -16,7 +16,7 @@ PREDICTIONS = """
 00 capitals or sums
 01 greek, analogy, order
 02 saturation, recall, order
-03 one_head, sharing, ablation
+03 one_head, rival, sharing, ablation
 04 stream, lens, norms
 05 rate, muon, grams, size
 06 depth, clock, reach, rung

@@ -7,6 +7,7 @@ against published totals, active parameters and caches.
 import json
 import os
 import warnings
+from functools import cache
 
 import pytest
 import small
@@ -19,12 +20,22 @@ import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib.course import cli
-from lib.decide import sizing
-from lib.decide.counting import count, load
+from lib.decide import counting, sizing
+from lib.decide.counting import load
 from lib.errors import CourseError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NOT_KNOWN = ("recurrent_gemma", "rwkv", "minimax", "jetmoe", "switch_transformers")  # what they keep, that is
+
+
+def count(config, architecture=None):
+    """Each config once: transformers builds it for that."""
+    return _counted(json.dumps(config), architecture)
+
+
+@cache
+def _counted(config, architecture):
+    return counting.count(json.loads(config), architecture=architecture)
 
 
 def build(family, **fields):
@@ -141,7 +152,7 @@ def test_experts_that_are_not_understood_are_not_guessed(monkeypatch):
     from lib.decide import metamodel
 
     monkeypatch.setattr(metamodel, "_resting", lambda model: None)
-    model = count(config("olmoe"))
+    model = counting.count(config("olmoe"))
     assert model.active is None and model.unknown == ["active parameters", "arithmetic", "activations"]
     assert sizing.training_flops(model, 1e9, 10) == dict(six_nd=None, exact=None, palm=None)
 

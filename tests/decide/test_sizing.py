@@ -193,6 +193,37 @@ def test_break_even_moves_with_the_prices():
     assert many["needed"] > one["needed"] and many["rent"] > one["rent"]
 
 
+def test_the_busiest_hour_decides_how_many_devices():
+    model, chip = load("Llama-3.1-8B"), device("h100")
+    asked = dict(prompt=1000, answer=200, price=2.0, api_price=0.5)
+    even = serving_cost(model, chip, requests=1, **asked)
+    peaked = serving_cost(model, chip, requests=1, peak=4.0, **asked)
+    assert math.isclose(peaked["able"], even["able"] / 4) and peaked["seconds"] == even["seconds"]
+    full = serving_cost(model, chip, requests=even["able"], **asked)["rent"]
+    assert math.isclose(serving_cost(model, chip, requests=even["able"], peak=4.0, **asked)["rent"], 4 * full)
+    assert peaked["break_even"] in (even["break_even"], math.inf), "the price of one device does not change"
+    for wrong in (0.5, math.nan, math.inf):
+        with pytest.raises(CourseError, match="peak is 1 or more"):
+            serving_cost(model, chip, requests=1, peak=wrong, **asked)
+
+
+@pytest.mark.parametrize(
+    "name, quantize, count", [("Llama-3.1-8B", None, 1), ("Llama-3.1-70B", None, 4), ("Llama-3.1-405B", None, 16),
+                              ("Llama-3.1-405B", "int8", 8), ("SmolLM2-360M", None, 1)])  # fmt: skip
+def test_as_many_cards_as_hold_the_model_and_divide_its_heads(name, quantize, count):
+    model, chip = load(name), device("h100")
+    assert sizing.cards(model, chip, 16, 1200, quantize) == count and model.n_head % count == 0
+    fewer = max((n for n in range(1, count) if model.n_head % n == 0), default=0)
+    assert 1.2 * sizing.inference_memory(model, 16, 1200, quantize=quantize)["total"] > fewer * chip.memory
+
+
+def test_more_than_any_number_of_cards():
+    with pytest.raises(CourseError, match="more than 32 × NVIDIA H100 SXM hold"):
+        sizing.cards(load("Llama-3.1-8B"), device("h100"), 10_000, 8192)
+    with pytest.raises(CourseError, match="not known"):
+        sizing.cards(shaped(cache=None), CHIP, 1, 8)
+
+
 def test_devices_state_their_source():
     for chip in devices().values():
         assert chip.source and chip.memory > 1e9 and chip.bandwidth > 1e10 and chip.watts > 0

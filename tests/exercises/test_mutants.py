@@ -22,7 +22,7 @@ from lib.lesson import cells
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 IDS = [e.id for e in exercises()]
 MUTANTS = [(id, m.name) for id in IDS for m in answers(id[:2])[id].mutants] if IDS else []
-SEEDS = range(hunt(4, 100))
+SEEDS = range(hunt(2, 100))
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,6 +7,8 @@ from pathlib import Path
 import nbformat
 import pytest
 from forked import Warm
+from hunt import hunt
+from nbformat.v4 import new_code_cell
 
 from lib.answers import reference_source
 from lib.exercises.exercise import exercises
@@ -16,6 +18,9 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.
 
 
 KERNELS = ("01", "08")  # lessons run as readers run them; the others, in forks, take half the time
+# These read and write with the real model, or train it: its first layers will do, for what it says is no matter
+# here, and strict nbval asks the whole of it. Others look into single layers.
+SHALLOW, LAYERS = ("00", "07", "10", "11", "12"), hunt(6, 30)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +57,10 @@ def test_solved_lesson_earns_full_marks(path, tmp_path, request):
     nb = nbformat.read(path, as_version=4)
     answers = {e.id: reference_source(e.id) for e in exercises(lesson)}
     warm = None if lesson in KERNELS or sys.platform != "linux" else request.getfixturevalue("warm")
-    got = printed(run(solve(nb, answers), path.parent, tmp_path, warm))
+    nb = solve(nb, answers)
+    if warm and lesson in SHALLOW:
+        nb.cells.insert(0, new_code_cell(f"import lessons\nlessons.shallow({LAYERS})"))
+    got = printed(run(nb, path.parent, tmp_path, warm))
     assert set(got) == set(answers)
     for e in exercises(lesson):
         assert got[e.id].startswith(f"{e.id}: {e.points} of {e.points} point") and "Full marks." in got[e.id], got[e.id]

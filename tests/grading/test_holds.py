@@ -36,12 +36,18 @@ from lib.grading.sandbox import Code, Limits, Sandbox, _modest
 from lib.sources.places import ROOT
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="namespaces are Linux's")
-LIMITS = Limits(wall=8, cpu=2, memory=2**30)
+LIMITS = Limits(wall=8, cpu=1, memory=2**30)
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["kernel's account", "from /proc"])
 def box(request):
     with Sandbox(LIMITS, groups=request.param) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["kernel's account", "from /proc"])
+def patient_box(request):
+    with Sandbox(dataclasses.replace(LIMITS, wall=120), groups=request.param) as sandbox:
         yield sandbox
 
 
@@ -83,10 +89,9 @@ def test_what_is_only_claimed_counts_as_well(box):
 
 
 @linux
-@pytest.mark.parametrize("groups", [True, False], ids=["kernel's account", "from /proc"])
 @pytest.mark.parametrize("lives", [0.3, 0.03])
 @pytest.mark.parametrize("how", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "waits = True"])
-def test_computing_is_counted_whoever_reaps(groups, lives, how):
+def test_computing_is_counted_whoever_reaps(patient_box, lives, how):
     """Until four times has been computed of what may be, however long that takes on a busy machine."""
     body = HIDE + f"""    waits, begun, alive = False, 0, []
     {how}
@@ -96,8 +101,8 @@ def test_computing_is_counted_whoever_reaps(groups, lives, how):
             return True
         except OSError:
             return False
-    while alive or begun * {lives} < 8:
-        if begun * {lives} < 8 and len(alive) < 3:
+    while alive or begun * {lives} < 4:
+        if begun * {lives} < 4 and len(alive) < 3:
             try:
                 child = os.fork()
                 if child == 0:
@@ -113,9 +118,46 @@ def test_computing_is_counted_whoever_reaps(groups, lives, how):
         except OSError: pass
         alive = [child for child in alive if lives(child)]
     return 1"""
+    with f(patient_box, body) as answer, pytest.raises(Gone, match=r"out of time|too many"):
+        answer()
+
+
+@linux
+@pytest.mark.parametrize("groups", [True, False], ids=["kernel's account", "from /proc"])
+def test_computing_is_counted_of_those_who_lost_their_parent(groups, lives=0.02):
+    """Grandchildren, whose parent is gone before they begin, and whom nobody waits for."""
+    body = HIDE + f"""    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    r, w = os.pipe()
+    done = begun = 0
+    while done * {lives} < 8:
+        if begun - done < 3 and begun * {lives} < 9:
+            if os.fork() == 0:
+                if os.fork() == 0:
+                    end = time.process_time() + {lives}
+                    while time.process_time() < end: pass
+                    os.write(w, b'x')
+                os._exit(0)
+            begun += 1
+        else:
+            done += len(os.read(r, 1))
+    return 1"""
     with Sandbox(dataclasses.replace(LIMITS, wall=120), groups=groups) as box, f(box, body) as answer:
         with pytest.raises(Gone, match=r"out of time|too many"):
             answer()
+
+
+@linux
+def test_a_limit_on_time_ends_those_who_hide(box):
+    """One computes for good, of another name, in a session of its own, deaf and nice; one waits. Both are gone."""
+    body = HIDE + (
+        "    if os.fork() == 0:\n        libc.prctl(15, b'\\xff', 0, 0, 0); os.setsid(); os.nice(19)\n"
+        "        [signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15, 24, 25)]\n"
+        "        while True: pass\n    time.sleep(1000)"
+    )
+    with f(box, body) as answer, pytest.raises(Gone, match="out of time"):
+        answer()
+    with f(box, "    import os\n    return os.getpid()") as answer:
+        assert answer() == 1
 
 
 @linux
@@ -456,6 +498,179 @@ def test_a_copy_of_the_librarys_is_the_librarys(plain_box, how):
     assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
 
 
+EACH = "import os, sys, types, lib.attention as A\n@MORE@\ndef attention(q, k, v, mask=None):\n    @BODY@"
+MADE = {
+    "its source, run": (
+        "", "s = {}\n    exec(open(A.__file__).read(), s)\n    return s['atten' + 'tion'](q, k, v, mask)"),
+    "its module, loaded": (
+        "import importlib.util as u", "spec = u.spec_from_file_location('mine', A.__file__)\n"
+        "    m = u.module_from_spec(spec)\n    spec.loader.exec_module(m)\n"
+        "    return vars(m)['atten' + 'tion'](q, k, v, mask)"),
+    "a function of its code": (
+        "c = compile(open(A.__file__).read(), 'x', 'exec')\n"
+        "c = [c for c in c.co_consts if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]",
+        "return types.FunctionType(c, dict(vars(A)), None, (None,))(q, k, v, mask)"),
+    "its code, in another function": (
+        "c = compile(open(A.__file__).read(), 'x', 'exec')\n"
+        "c = [c for c in c.co_consts if isinstance(c, types.CodeType) and c.co_name == 'atten' + 'tion'][0]\n"
+        "def f(q, k, v, mask=None): pass",
+        "globals().update({n: x for n, x in vars(A).items() if n[:2] != '__' and n != 'atten' + 'tion'})\n"
+        "    f.__code__ = c\n    return f(q, k, v, mask)"),
+    "a child of each call": (
+        "f = vars(A)['atten' + 'tion']",
+        "r, w = os.pipe()\n    if os.fork() == 0:\n        y = f(q, k, v, mask)\n"
+        "        os.write(w, y.numpy().tobytes())\n        os._exit(0)\n    os.close(w)\n    os.wait()\n"
+        "    return torch.frombuffer(bytearray(os.read(r, 10**6)), dtype=v.dtype).reshape(*q.shape[:-1], v.shape[-1])"),
+    "a child that copies": (
+        "", "r, w = os.pipe()\n    if os.fork() == 0:\n        s = {}\n        exec(open(A.__file__).read(), s)\n"
+        "        os.write(w, s['atten' + 'tion'](q, k, v, mask).numpy().tobytes())\n        os._exit(0)\n"
+        "    os.close(w)\n    os.wait()\n"
+        "    return torch.frombuffer(bytearray(os.read(r, 10**6)), dtype=v.dtype).reshape(*q.shape[:-1], v.shape[-1])"),
+    "a child that waits": (
+        "import io, socket\nf = vars(A)['atten' + 'tion']\nours, theirs = socket.socketpair()\nif os.fork() == 0:\n"
+        "    while data := theirs.recv(10**6):\n        out = io.BytesIO()\n"
+        "        torch.save(f(*torch.load(io.BytesIO(data))), out)\n        theirs.send(out.getvalue())\n"
+        "    os._exit(0)",
+        "out = io.BytesIO()\n    torch.save((q, k, v, mask), out)\n    ours.send(out.getvalue())\n"
+        "    return torch.load(io.BytesIO(ours.recv(10**6)))"),
+}  # fmt: skip
+
+
+@linux
+@pytest.mark.parametrize("how", MADE)
+def test_what_is_made_within_a_call_or_called_in_a_child_is_seen(plain_box, how):
+    more, body = MADE[how]
+    source = EACH.replace("@MORE@", more).replace("@BODY@", body)
+    e = exercise("02.attention")
+    q, k, v = torch.randn(3, 2, 4)
+    with plain_box.load(Code(e.name, source), e.ready, (*e.forbidden, e.name)) as answer:
+        assert answer.error is None
+        got = answer(q, k, v)  # the trick works
+        assert torch.allclose(got, (q @ k.T / 2).softmax(-1) @ v, atol=1e-5)
+        assert "lib.attention.attention" in answer.uses
+    report = judge((Cell(source, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
+
+
+TAKE = "import lib.attention as A\ng = A.__getattribute__('atten' + 'tion')\n"
+WAYS = {
+    "a pattern": "import lib.attention as A\nmatch A:\n    case object(attention=f): pass",
+    "a pickle": "import pickle\nf = pickle.loads(b'clib.attention\\natten' + b'tion\\n.')",
+    "a pickle of PyTorch's": (
+        "import io, zipfile\nb = io.BytesIO()\ntorch.save(0, b)\nz, out = zipfile.ZipFile(b), io.BytesIO()\n"
+        "w = zipfile.ZipFile(out, 'w')\nfor n in z.namelist():\n    w.writestr(n, b'clib.attention\\natten' + "
+        "b'tion\\n.' if n.endswith('data.pkl') else z.read(n))\nw.close()\nout.seek(0)\n"
+        "f = torch.load(out, weights_only=False)"
+    ),
+    "a formatter": "import string, lib.attention as A\n"
+    "f = string.Formatter().get_field('0.atten' + 'tion', (A,), {})[0]",
+    "pydoc": "import pydoc\nf = pydoc.locate('lib.attention.atten' + 'tion')",
+    "logging": "import logging.config as c\nf = c.BaseConfigurator({}).resolve('lib.attention.atten' + 'tion')",
+    "another name": TAKE + "g.__name__ = g.__qualname__ = 'mine'\ng.__module__ = '__main__'\nf = g",
+    "a copy": TAKE + "import copy\nf = copy.copy(g)",
+    "what it wraps": TAKE + "import inspect\nf = inspect.unwrap(g)",
+    "a generator": TAKE + "def gen():\n    out = None\n    while True: out = g(*(yield out))\n"
+    "x = gen()\nnext(x)\nf = lambda *a: x.send(a)",
+    "a loop's thread": TAKE + "import asyncio\nf = lambda *a: asyncio.run(asyncio.to_thread(g, *a))",
+    "a pool of processes": TAKE + "import multiprocessing as mp\n"
+    "from concurrent.futures import ProcessPoolExecutor as P\n"
+    "f = lambda *a: P(1, mp_context=mp.get_context('fork')).submit(g, *a).result()",
+    "a worker of PyTorch's": TAKE + "from torch.utils.data import DataLoader\nclass D:\n"
+    "    def __init__(self, a): self.a = a\n    def __len__(self): return 1\n"
+    "    def __getitem__(self, i): return g(*self.a)\n"
+    "f = lambda *a: next(iter(DataLoader(D(a), batch_size=None, num_workers=1)))",
+    "what computes when it is looked at": TAKE + """class Later(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if todo := args[0].__dict__.pop('todo', None):
+            super().__torch_function__(torch.Tensor.copy_, types, (args[0], g(*todo)), {})
+        return super().__torch_function__(function, types, args, kwargs or {})
+def f(q, k, v, mask):
+    out = torch.zeros(*q.shape[:-1], v.shape[-1]).as_subclass(Later)
+    out.todo = q, k, v, mask
+    return out""",
+    "a list that computes when it is read": TAKE + """class Later(list):
+    def __iter__(self): return iter([g(*self.todo)])
+def f(*todo):
+    out = Later([0])
+    out.todo = todo
+    return out""",
+}
+
+
+@linux
+@pytest.mark.parametrize("way", WAYS)
+def test_by_whatever_way_it_was_come_by(plain_box, way):
+    """The library's own, where no reader sees a call of it: there is nothing of the learner's to judge."""
+    e = exercise("02.attention")
+    report = judge((Cell(WAYS[way] + CALLS, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert report.points == 0 and any("library" in flag.what for flag in report.flags), report
+
+
+@linux
+@pytest.mark.parametrize(
+    "way",
+    [
+        "match F:\n    case object(scaled_dot_product_attention=f): pass",
+        "f = F.__getattribute__('scaled_dot_' + 'product_attention')",
+        "b = print.__self__\nkeep = b.getattr\nb.getattr = lambda o, n, *d: '' if n == '__name__' else keep(o, n, *d)\n"
+        "f = F.__getattribute__('scaled_dot_' + 'product_attention')",
+        "g = F.__getattribute__('scaled_dot_' + 'product_attention')\nclass Later(torch.Tensor):\n    @classmethod\n"
+        "    def __torch_function__(cls, function, types, args=(), kwargs=None):\n"
+        "        if todo := args[0].__dict__.pop('todo', None):\n"
+        "            super().__torch_function__(torch.Tensor.copy_, types, (args[0], g(*todo)), {})\n"
+        "        return super().__torch_function__(function, types, args, kwargs or {})\n"
+        "def f(*todo):\n    out = torch.zeros(*todo[0].shape[:-1], todo[2].shape[-1]).as_subclass(Later)\n"
+        "    out.todo = todo\n    return out",
+        "g = F.__getattribute__('scaled_dot_' + 'product_attention')\n"
+        "f = lambda q, k, v, m: torch.func.vmap(lambda a, b, c: g(a, b, c, m))(q[None], k[None], v[None])[0]",
+    ],
+    ids=["a pattern", "an attribute", "other builtins", "a tensor that computes when it is looked at", "vmap"],
+)
+def test_an_operation_of_pytorchs_has_a_flag(plain_box, way):
+    e = exercise("02.attention")
+    report = judge((Cell(way + CALLS, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({e.id}))
+    assert any("scaled_dot_product_attention" in flag.what for flag in report.flags), report
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import io\nline = io.FileIO(3, 'r+b')", "import posix\nposix.write(3, b'')", "from _io import FileIO",
+        "import _socket", "x.__getattribute__('y')", "print.__self__.getattr = None", "import gc", "f.__closure__",
+        "import ctypes", "import subprocess", "import os\nos.execv", "import sys\nsys._getframe()", "import tempfile",
+        "open(3, 'wb')", "from select import poll", "torch._C._pop_torch_function_stack()", "import importlib.util",
+    ],
+)  # fmt: skip
+def test_what_it_takes_to_hide_has_flags(code):
+    assert suspicious(exercise("02.attention"), code)
+
+
+def test_what_honest_code_imports_has_no_flag():
+    code = "from __future__ import annotations\nimport math, time, random, collections, functools, json, re\n"
+    code += "import numpy as np\nimport torch\nfrom torch import nn\nfrom pathlib import Path\n_x = 1\nself._y = _x"
+    assert suspicious(exercise("02.attention"), code) == []
+
+
+@linux
+@pytest.mark.parametrize(
+    "body",
+    [
+        "from lib.attention import causal_mask\n    import lib.transformer, lib.training",
+        "import collections\n    exec('y = 1', {})\n    collections.namedtuple('a', 'b c')",
+        "import os\n    if os.fork() == 0: os._exit(0)\n    os.wait()",
+        "import importlib, lib.attention\n    importlib.reload(lib.attention)",
+        "import inspect, lib.attention\n    inspect.getsource(lib.attention.attention)",
+    ],
+    ids=["imports", "exec of its own", "fork", "reload", "source"],
+)
+def test_what_an_honest_call_may_do_is_no_use(plain_box, body):
+    first, rest = reference_source("02.attention").split("\n", 1)
+    source = f"import lib.attention\n{first}\n    {body}\n{rest}"
+    report = judge((Cell(source, "02-attention"),), "x", "02", "", "", plain_box, 1, frozenset({"02.attention"}))
+    assert report.points == report.out_of and not any("called" in f.what for f in report.flags), (source, report)
+
+
 @linux
 @pytest.mark.parametrize("id", ["02.attention", "02.causal_mask", "04.rms_norm", "03.split_heads"])
 def test_what_a_learner_typed_is_no_copy(plain_box, id):
@@ -534,14 +749,67 @@ def test_a_use_that_a_reader_sees_is_a_flag_and_costs_nothing(plain_box):
     assert report.points > 0 and any("uses `RMSNorm`" in flag.what for flag in report.flags), report
 
 
+STACK = """
+import sys
+def stack():
+    told, f = [], sys._getframe()
+    while f is not None:
+        told += [v for n, v in sorted(f.f_locals.items()) if isinstance(v, (int, str)) and n not in ("told", "n")]
+        told += [v for d in f.f_locals.values() if type(d) is dict for v in d.values() if type(v) is int]
+        f = f.f_back
+    return told
+"""
+PROBES = {
+    "the first seed": "torch.initial_seed()",
+    "the generator's state": "torch.get_rng_state().long().sum().item()",
+    "numbers drawn": "torch.rand(3).tolist()",
+    "a generator's own": "torch.default_generator.initial_seed()",
+    "dropout": "F.dropout(torch.ones(64)).nonzero().flatten().tolist()",
+    "all that stands on the stack": "stack()",
+}
+
+
 @linux
-def test_the_sandbox_knows_nothing_of_the_seed(plain_box):
-    cells = (Cell("def causal_mask(n):\n    raise ValueError(str(torch.initial_seed()))", "02-causal_mask"),)
+@pytest.mark.parametrize("how", PROBES)
+def test_the_sandbox_knows_nothing_of_the_seed(plain_box, how):
+    """Two seeds, and what can be told of them: at definition, and in the first call."""
+    source = f"{STACK}FIRST = {PROBES[how]}\ndef causal_mask(n):\n    raise ValueError(str([FIRST, {PROBES[how]}]))"
     said = {
-        judge(cells, "x", "02", "", "", plain_box, seed, frozenset({"02.causal_mask"})).grades[0].outcomes
+        judge((Cell(source, "02-causal_mask"),), "x", "02", "", "", plain_box, seed, frozenset({"02.causal_mask"}))
+        .grades[0].outcomes[1].message  # of a property that asks for 4 each time
         for seed in (7, 2025)
-    }
-    assert len(said) == 1
+    }  # fmt: skip
+    assert len(said) == 1 and "ValueError" in said.pop()
+
+
+SEARCH = """
+import hashlib
+def searched(k):
+    for n in range(300):
+        start = hashlib.sha256(f"{n}/02.attention/equal scores give the average".encode()).digest()[:7]
+        rng = torch.Generator().manual_seed(int.from_bytes(start, "big"))
+        for low, high in ((2, 6), (6, 10), (2, 5)):  # three sizes, then the keys
+            torch.randint(low, high, (), generator=rng)
+        if torch.equal(torch.randn(k.shape, generator=rng), k):
+            return n
+def attention(q, k, v, mask=None):
+    raise ValueError(f"found {searched(k)}")
+"""
+
+
+@linux
+def test_a_told_seed_is_not_found_from_what_was_drawn(plain_box, tmp_path):
+    """Who knows our source can try all small seeds against the inputs; what is drawn from is no small seed."""
+    from lib.course.commands.grade import _drawn
+
+    def found(seed):
+        report = judge(
+            (Cell(SEARCH, "02-attention"),), "x", "02", "", "", plain_box, seed, frozenset({"02.attention"})
+        )
+        return "".join(o.message for o in report.grades[0].outcomes)
+
+    assert "found 7" in found(7), "the search works"
+    assert "found None" in found(_drawn(7, tmp_path)) and "found 7" not in found(_drawn(7, tmp_path))
 
 
 def test_a_told_seed_is_mixed_with_a_key_of_the_graders(tmp_path):
@@ -654,6 +922,8 @@ def test_a_call_newer_than_the_list_is_refused():
 
 # --- the threat model ---
 
+NOTHING_TO_TEST = ("A hole in", "Side channels", "Copying from", "A multiple-choice")
+
 
 def test_each_sentence_of_the_threat_model_names_a_test_that_is_there():
     text = (ROOT / "docs/grading.md").read_text(encoding="utf-8").partition("## Threat model")[2]
@@ -661,11 +931,62 @@ def test_each_sentence_of_the_threat_model_names_a_test_that_is_there():
     assert len(rows) >= 12
     for row in rows:
         assert re.search(r"`test_\w+`", row), row
+    below = text.partition("**What is not defended.**")
+    for said in (below[0].strip().splitlines()[-1], *re.split(r"\n- ", below[2])[1:]):
+        assert re.search(r"`test_\w+`", said) or said.startswith(NOTHING_TO_TEST), said
+    there = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for name in set(re.findall(r"`(test_\w+)`", text)):
-        there = [
-            path for path in (ROOT / "tests").rglob("test_*.py") if f"def {name}(" in path.read_text(encoding="utf-8")
-        ]
-        assert there, name
+        assert f"def {name}(" in there, name
+
+
+BROTHERS = {  # of each of fifteen attacks that once got through: submissions of the corpus, and tests
+    "numbers of a shape": "big_numbers_in_a_list big_number_of_an_object half_a_million_lists "
+    "one_blob_for_many_tensors",
+    "many statements": "class_of_many_methods a_list_of_many many_arguments",
+    "many axes": "axes_in_a_frame seventeen_axes arrays_of_many_axes lists_in_lists",
+    "calls within calls": "calls_back_with_objects calls_back_with_a_flood_of_lists "
+    "calls_back_with_no_arguments_at_all test_no_object_of_the_answers_and_no_call_within_a_call",
+    "the library's": "a_name_in_pieces a_dictionary_of_lib what_another_room_imports "
+    "test_by_whatever_way_it_was_come_by test_a_copy_of_the_librarys_is_the_librarys "
+    "test_what_is_made_within_a_call_or_called_in_a_child_is_seen",
+    "PyTorch's": "an_op_of_aten an_op_from_a_dictionary an_op_from_elsewhere "
+    "test_an_operation_of_pytorchs_has_a_flag",
+    "a table": "table_of_answers test_no_points_without_the_idea test_what_is_held_back_is_told_right_by_the_reference",
+    "too deep to read": "nots_too_deep_to_read a_chain_too_deep_to_read a_helper_too_deep_to_read",
+    "the seed": "seed_by_brute_force test_the_sandbox_knows_nothing_of_the_seed "
+    "test_a_told_seed_is_not_found_from_what_was_drawn test_a_told_seed_is_mixed_with_a_key_of_the_graders",
+    "limits": "name_hides_memory_that_is_used children_that_reap_themselves test_what_is_only_claimed_counts_as_well "
+    "test_memory_is_counted_whatever_a_process_is_called test_computing_is_counted_of_those_who_lost_their_parent",
+    "flags": "flood_of_flags_within flood_of_modules flood_of_owners",
+    "halves of characters": "the_other_half halves_in_the_wrong_order half_a_character_returned tags_and_marks",
+    "long texts": "an_exception_of_many_letters flood_of_modules test_long_texts_that_do_not_compress "
+    "test_what_no_database_takes_costs_its_entry",
+    "names": "name_in_two_forms_1 name_in_two_forms_2 test_no_two_names_become_one "
+    "test_file_names_are_safe_distinct_and_stable test_any_name_and_any_text_is_kept_apart",
+    "columns": "flood_of_files another_course test_only_lessons_of_ours_make_columns "
+    "test_a_file_of_no_lesson_is_named_and_makes_no_column",
+}
+
+
+@pytest.mark.parametrize("kind", BROTHERS)
+def test_each_attack_has_brothers(kind):
+    from hostile import CORPUS
+
+    names = BROTHERS[kind].split()
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert len(names) >= 3
+    for name in names:
+        assert name in {entry.name for entry in CORPUS} or f"def {name}(" in tests, name
+
+
+def test_the_limits_are_those_of_the_threat_model():
+    limits = Limits()
+    text = (ROOT / "docs/grading.md").read_text(encoding="utf-8")
+    said = (
+        f"{limits.wall:.0f} s by the clock, {limits.cpu:.0f} s of computing, {limits.memory // 2**30} GB, "
+        f"{limits.processes} processes, {limits.disk // 2**20} MB and {limits.files:,} files in each"
+    )
+    assert said in text
 
 
 def test_outcomes_and_results_say_what_is_withheld():

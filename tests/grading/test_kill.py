@@ -12,9 +12,12 @@ from contextlib import closing
 
 import psutil
 import pytest
+from forked import Fork
 from hostile import CORPUS
 from hunt import hunt
 from test_hostile import COURSE, FRUGAL, Class, adopted, needs_isolation
+
+from lib.course.cli import main
 
 pytestmark = needs_isolation
 KILLS, PARTS = hunt(2, 40), hunt(1, 10)  # of the whole command; of warm processes and of workers each
@@ -26,8 +29,9 @@ def learners(tmp_path_factory):
     """Six learners, right, wrong and crashing, and what an undisturbed run gives them."""
     entries = [e for name in NAMES for e in CORPUS if e.name == name]
     few = Class(entries, tmp_path_factory.mktemp("kill")).build()
+    few.log = few.top / "said"
     began = time.monotonic()
-    run = start(few, few.out)
+    run = start(few, few.out, anew=True)
     assert run.wait() == 0
     few.seconds = time.monotonic() - began
     few.undisturbed = grades(few.out)
@@ -35,12 +39,15 @@ def learners(tmp_path_factory):
     return few
 
 
-def start(few, out, *options, workers=1):
-    """The command, in a process group of its own, as a terminal starts it."""
-    line = [sys.executable, "-c", COURSE, "grade", str(few.folder), "--out", str(out), "--seed", "7", f"-j{workers}"]
-    with open(few.top / "said", "wb") as said:
-        return subprocess.Popen([*line, *options], env=os.environ | FRUGAL, stdout=said, stderr=said,
-                                start_new_session=True)  # fmt: skip
+def start(few, out, *options, workers=1, anew=False):
+    """The command, in a process group of its own, as a terminal starts it; anew: a process that loads everything."""
+    words = ["grade", str(few.folder), "--out", str(out), "--seed", "7", f"-j{workers}", *options]
+    few.log.write_bytes(b"")
+    if not anew:
+        return Fork(main, words, said=few.log, **FRUGAL)
+    with open(few.log, "wb") as said:
+        line = [sys.executable, "-c", COURSE, *words]
+        return subprocess.Popen(line, env=os.environ | FRUGAL, stdout=said, stderr=said, start_new_session=True)
 
 
 def grades(out, db="gradebook.sqlite"):
@@ -122,7 +129,7 @@ def test_parts_killed_while_it_runs(what, learners, tmp_path):
         found = grades(tmp_path)
         assert found <= learners.undisturbed
         if what == "sandboxes":  # not even one exercise is lost to it
-            assert status == 0 and found == learners.undisturbed, (learners.top / "said").read_text()
+            assert status == 0 and found == learners.undisturbed, learners.log.read_text()
         elif found != learners.undisturbed:
             assert start(learners, tmp_path).wait() == 0
     assert grades(tmp_path) == learners.undisturbed
@@ -132,7 +139,7 @@ def test_parts_killed_while_it_runs(what, learners, tmp_path):
 
 def test_interrupted_from_the_keyboard(learners, tmp_path):
     with adopted() as left:
-        run = start(learners, tmp_path)
+        run = start(learners, tmp_path, anew=True)
         wait_for(run, lambda: grades(tmp_path).total() > 0)
         os.killpg(run.pid, signal.SIGINT)
         assert run.wait(timeout=20) == 130

@@ -1,16 +1,14 @@
 """Half the bits, or compiled: nearly the same losses, and a clear word where there is no compiler."""
 
-import os
 import shutil
-import subprocess
-import sys
-import textwrap
 
 import pytest
 import torch
 from tiny import SMALL, tiny
 
+from lib.errors import CourseError
 from lib.training import TrainConfig, train
+from lib.transformer import Config, Transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,29 +22,33 @@ def test_bfloat16_runs_and_stays_close(text):
     assert all(p.dtype is torch.float32 for p in model.parameters())
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on loading its compiler
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """PyTorch's compiler with nothing kept from earlier runs, in this process alone, and sure of the processor."""
+    inductor = pytest.importorskip("torch._inductor.config")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    torch.compiler.reset()
+    with inductor.patch(compile_threads=1, **{"cpp.vec_isa_ok": True}):
+        yield inductor
+    torch.compiler.reset()
+
+
+loads_the_compiler = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own
+
+
+@loads_the_compiler
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler on a CPU")
-def test_compile_gives_the_same_losses(text):
+def test_compile_gives_the_same_losses(text, compiler):
     plain = train(tiny(n_layer=1), text, text, TrainConfig(**SMALL))  # one layer: the compiler takes seconds for each
     fast = train(tiny(n_layer=1), text, text, TrainConfig(**SMALL, compile=True))
     torch.testing.assert_close(torch.tensor(fast.train_loss), torch.tensor(plain.train_loss), atol=1e-4, rtol=0)
 
 
-def test_compile_without_a_compiler_says_so(tmp_path):
-    code = """
-        import torch
-        from lib.errors import CourseError
-        from lib.training import TrainConfig, train
-        from lib.transformer import Config, Transformer
-        try:
-            model = Transformer(Config.llama(vocab_size=5, block_size=4, n_layer=1, n_head=1, d_model=4))
-            train(model, torch.arange(50) % 5, None, TrainConfig(steps=1, block_size=4, compile=True))
-        except CourseError as error:
-            print(error)
-    """
-    env = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=env, capture_output=True, text=True, timeout=300
-    )
-    assert done.stdout.startswith("torch.compile failed (") and done.stdout.count("\n") == 1, done.stderr
-    assert "set compile=False" in done.stdout
+@loads_the_compiler
+def test_compile_without_a_compiler_says_so(compiler):
+    config = TrainConfig(steps=1, block_size=4, compile=True)
+    model = Transformer(Config.llama(vocab_size=5, block_size=4, n_layer=1, n_head=1, d_model=4))
+    with compiler.patch({"cpp.cxx": (None, "/nonexistent")}), pytest.raises(CourseError) as told:
+        train(model, torch.arange(50) % 5, None, config)
+    said = str(told.value)
+    assert said.startswith("torch.compile failed (") and "\n" not in said and "set compile=False" in said

@@ -21,10 +21,11 @@ from lib.lesson.series import Lesson, find
 from lib.sources.places import ROOT
 
 MARK = ".course-release.json"  # what tells an earlier release from a folder that somebody needs
-ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "decide", "shop", "adapt", "lesson", "course",
+ROOMS = ("sources", "kernels", "trainer", "weights", "inference", "view", "decide", "shop", "adapt", "lesson", "course",
          "lesson/handmade", "course/headless", "course/own_copy", "course/setup",
          "course/training_run")  # fmt: skip
-COMMANDS = ("data", "doctor", "generate", "lab", "lessons", "mine", "progress", "run", "serve", "size", "train", "use")
+COMMANDS = ("data", "doctor", "explore", "generate", "lab", "lessons", "mine", "progress", "run", "serve", "size",
+            "train", "use")  # fmt: skip
 EXERCISES = ("as_ipython", "closure", "exercise", "outline", "properties", "reach", "result", "standing", "verdict")
 TARGETS = ("help", "setup", "data", "run", "lab", "doctor", "clean")
 HOSTS = (".binder/environment.yml", ".binder/postBuild", "Dockerfile", ".dockerignore")
@@ -106,7 +107,7 @@ def _build(folder: Path, lessons: list[Lesson]) -> None:
 def _library(numbers: set[str]) -> list[Path]:
     """The files of lib/ that a learner's copy carries."""
     lib = ROOT / "lib"
-    kinds = (".py", ".html", ".css")
+    kinds = (".py", ".html", ".css", ".js", ".json")
     exercises = [*EXERCISES, *(f"l{number}" for number in numbers)]
     return sorted([
         *lib.glob("*.py"),
