@@ -21,7 +21,7 @@ PREDICTIONS = """
 05 rate, muon, grams, size
 06 depth, clock, reach, rung
 07 tail, repeats, saves, sums, wrong
-08 digits, hands, bag, shuffle, erase, scarce, why
+08 digits, simple, hands, bag, shuffle, erase, scarce, why
 09 rouge, select, unseen, fifty, judge
 10 memory, cache, bits, shift
 11 before, after, unseen, forgot, small
