@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch import nn
 
 from lib.answers import Answer, Mutant
 
@@ -25,7 +24,7 @@ def training_step(model, optimizer, x, y, loss_of, max_norm):
     loss = loss_of(model(x), y)  # ()
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)
     optimizer.step()
     return loss.item()
 
@@ -130,20 +129,21 @@ ANSWERS = {
         Mutant("forgotten before the step", "    optimizer.step()\n",
                "    optimizer.zero_grad()\n    optimizer.step()\n", "weights are what they were"),
         Mutant("uphill", "loss.backward()", "(-loss).backward()", "uphill"),
-        Mutant("no clipping", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n", "",
+        Mutant("no clipping", "    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n", "",
                "goes through whole"),
-        Mutant("clipped too late", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    optimizer.step()\n",
-               "    optimizer.step()\n    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
+        Mutant("clipped too late",
+               "    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    optimizer.step()\n",
+               "    optimizer.step()\n    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
                "goes through whole"),
         Mutant("clipped before the gradient", "    optimizer.zero_grad()\n    loss.backward()\n",
-               "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    max_norm = 1e9\n"
+               "    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n    max_norm = 1e9\n"
                "    optimizer.zero_grad()\n    loss.backward()\n",
                "goes through whole"),
-        Mutant("each by itself", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
-               "    for w in model.parameters():\n        nn.utils.clip_grad_norm_([w], max_norm)\n",
+        Mutant("each by itself", "    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
+               "    for w in model.parameters():\n        torch.nn.utils.clip_grad_norm_([w], max_norm)\n",
                "clipped by itself"),
         Mutant("entries", "clip_grad_norm_", "clip_grad_value_", "Single entries are cut off"),
-        Mutant("always of that length", "    nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
+        Mutant("always of that length", "    torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm)\n",
                "    length = sum(w.grad.square().sum() for w in model.parameters()) ** 0.5\n"
                "    for w in model.parameters():\n        w.grad *= max_norm / length\n", "weights are not"),
         Mutant("the loss afterwards", "return loss.item()", "return loss_of(model(x), y).item()", "before the step"),

@@ -289,7 +289,7 @@ def test_habits_of_honest_learners_earn_what_their_own_checks_gave(sandbox):
             if said["points"] != {id: nb.points.get(id, 0) for id in nb.ids}:
                 assert said["flags"] or any(said["problems"]), (nb.name, nb.habits, nb.points, said)
                 differ.append((nb.name, nb.habits, nb.points, said))
-    assert len(differ) <= 0.02 * many, differ
+    assert len(differ) <= max(1, 0.02 * many), differ  # one in a hundred differs, with a flag: one may be among 24
 
 
 def test_the_generator_makes_the_same_notebook_again():

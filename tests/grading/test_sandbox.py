@@ -217,7 +217,10 @@ def test_what_waits_may_die_and_all_of_it_goes_when_closed(part):
             (keeper if part == "the warm process" else spare).kill()
             time.sleep(pause)
             with f(sandbox, "    return 5") as answer:
-                assert answer() == 5 and not answer.problem and not answer.lost
+                try:
+                    assert answer() == 5 and not answer.problem and not answer.lost
+                except Gone:  # it died at the very moment when it was asked: the question is lost, and asked again
+                    assert pause == 0 and answer.lost
         children = psutil.Process(sandbox._process.pid).children(recursive=True)
     psutil.wait_procs(children, timeout=5)
     assert not [p for p in children if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]

@@ -18,11 +18,11 @@ from lib.sources.places import ROOT
 @click.option("--port", type=click.IntRange(0, 65535), metavar="N",
               help="The server's port, and a reason to start one; default: one that is free.")
 def explore(source: str, out: Path | None, text: str | None, serve: bool, port: int | None) -> int:
-    """Look into a running model: one page that shows every step from a text to the next token.
+    """Look into a running model, step by step.
 
-    Pieces, embedding, each head's scores, weights and mixture, the MLP's features, the stream and what it would say if
-    read early, and the chances of the next token, with the real numbers. Change the text, switch off the mask, a head
-    or a feature, and see at once what moves.
+    One page shows the way from a text to the next token: pieces, embedding, each head's scores, weights and mixture,
+    the MLP's features, the stream and what it would say if read early, and the chances of the next token, with the real
+    numbers. Change the text, switch off the mask, a head or a feature, and see at once what moves.
 
     A model is a folder in Hugging Face's format with its tokenizer, one that `course train` wrote, or `smollm2`. The
     page is one file that holds the model and needs neither network nor server. A model of more than five million

@@ -89,6 +89,8 @@ def _lay_out(lessons: list[Lesson], pages: Path) -> None:
     made["claims"] = claims_page(lessons)
     made |= {f"reference/{name}": text for name, text in reference(lessons).items()}
     for path in (ROOT / "docs").glob("*.md"):
+        if path.with_suffix("").is_dir():  # a guide's pictures lie in a folder of its name
+            shutil.copytree(path.with_suffix(""), pages / "guides" / path.stem)
         made[f"guides/{path.stem}"] = ELSEWHERE.sub(r"\1", path.read_text(encoding="utf-8"))
     for name, text in made.items():
         (pages / f"{name}.md").write_text(text, encoding="utf-8")

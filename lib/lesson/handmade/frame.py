@@ -198,7 +198,7 @@ def save(model, config, tokenizer, folder):
     names = [name.replace("/", ".").removesuffix(".weight") for name in model.weights]
     weights = {f"{name}.weight": model.weight(name).detach().contiguous() for name in names}
     save_file(weights, str(Path(folder) / "model.safetensors"))
-    (Path(folder) / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (Path(folder) / "config.json").write_text(json.dumps(config, indent=1, allow_nan=False), encoding="utf-8")
     tokenizer.save(str(Path(folder) / "tokenizer.json"))
 
 
