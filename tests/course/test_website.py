@@ -177,7 +177,7 @@ def alts(cell) -> list[str]:
 
 
 def test_a_fold_needs_no_script_and_prints(site):
-    text = (site / "notebooks" / "02_attention.html").read_text(encoding="utf-8")
+    text = "".join(page.read_text(encoding="utf-8") for page in (site / "notebooks").glob("*.html"))
     assert re.search(r'<details class="told below-input">\s*<summary>Show what happened</summary>', text)
     assert "Toggle hidden content" not in text, "a name that says the same of each"
     style = (site / "_static" / "site.css").read_text(encoding="utf-8")
